@@ -1,0 +1,43 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+
+setup: .venv/.ready  ## make .venv (does nothing when it is up to date)
+
+.venv/.ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup  ## the main job on the shipped picture: a textured mesh and an overview of it
+	$(RUN) train.py
+
+test: setup  ## the CPU test suite
+	$(RUN) -m pytest
+
+test-slow: setup  ## tests that take minutes
+	$(RUN) -m pytest -m slow
+
+test-gpu: setup  ## tests that need a CUDA device
+	$(RUN) -m pytest -m gpu
+
+lint: setup  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## timings, appended as records to benchmarks/results/
+	$(RUN) -m benchmarks
+
+clean:  ## remove what runs and tests leave behind (not .venv)
+	rm -rf outputs multirun .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.PHONY: help setup demo test test-slow test-gpu lint format bench clean

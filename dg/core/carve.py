@@ -1,0 +1,127 @@
+"""Space carving: what the views tell about a field besides its values (Kutulakos and Seitz 2000; Laurentini 1994).
+
+A point that some view sees through, or sees in front of the surface, is outside. A point that no view sees as empty is
+inside, whatever the density says there: the insides of fitted Gaussians are hollow, and their walls have small holes.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy import ndimage
+from torch import Tensor
+
+from dg.core.density import Grid
+from dg.types import Cameras
+
+
+def silhouette_distance(alpha: Float[Tensor, "V H W"], level: float = 0.5) -> Float[Tensor, "V H W"]:
+    """Signed distance in pixels to the contour {alpha = level}, positive inside; +-inf in views that have no contour.
+
+    The contour is found to a quarter of a pixel (alpha is enlarged bilinearly, two times, before the exact transform).
+    """
+    out = torch.empty_like(alpha, dtype=torch.float32)
+    for v, a in enumerate(alpha.detach().float().cpu()):
+        fine = torch.nn.functional.interpolate(a[None, None], scale_factor=2, mode="bilinear")[0, 0].numpy()
+        inside = fine >= level
+        if inside.all() or not inside.any():
+            out[v] = np.inf if inside.all() else -np.inf
+            continue
+        # Distances run between centres of pixels; the contour is half way between an inner and an outer one.
+        signed = np.where(
+            inside, ndimage.distance_transform_edt(inside) - 0.5, 0.5 - ndimage.distance_transform_edt(~inside)
+        )
+        out[v] = torch.from_numpy(signed.reshape(*a.shape[:1], 2, a.shape[1], 2).mean((1, 3)) / 2)
+    return out
+
+
+def hull_distance(
+    grid: Grid, alpha: Float[Tensor, "V H W"], cameras: Cameras, level: float = 0.5
+) -> Float[Tensor, "R R R"]:
+    """Distance from the visual hull's surface in world units, positive inside (an upper bound of the true one).
+
+    It is the smallest over the views of the silhouettes' distances, scaled to the point's depth. Views in which a point
+    lies outside the picture say nothing about it.
+    """
+    pictures = silhouette_distance(alpha, level).numpy()
+    values = np.full(tuple(grid.values.shape), np.inf, np.float32)
+    _carve(*_lattice(grid), *_views(cameras), pictures, values)
+    return torch.from_numpy(np.minimum(values, 1e3))
+
+
+def seen_empty(
+    grid: Grid,
+    depth: Float[Tensor, "V H W"],
+    alpha: Float[Tensor, "V H W"],
+    cameras: Cameras,
+    margin: float,
+    level: float = 0.5,
+) -> Int[Tensor, "R R R"]:
+    """In how many views each point is seen as empty: it lies `margin` (world units) before the surface, or nothing is there.
+
+    Args:
+        depth: view depth of the surface (already divided by alpha); ignored where alpha < level.
+    """
+    surface = torch.where(alpha >= level, depth, torch.full_like(depth, np.inf)).detach().float().cpu().numpy()
+    counts = np.zeros(tuple(grid.values.shape), np.int16)
+    _count(*_lattice(grid), *_views(cameras), surface, margin, counts)
+    return torch.from_numpy(counts)
+
+
+def _lattice(grid: Grid) -> tuple[np.ndarray, float]:
+    return grid.origin.double().numpy(), float(grid.spacing)
+
+
+def _views(cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
+    return cameras.w2c.detach().cpu().double().numpy(), cameras.K.detach().cpu().double().numpy()
+
+
+@numba.njit(cache=True, parallel=True)
+def _carve(origin, spacing, w2c, K, pictures, values):
+    views, height, width = pictures.shape
+    for i in numba.prange(values.shape[0]):
+        x = origin[0] + spacing * i
+        for j in range(values.shape[1]):
+            y = origin[1] + spacing * j
+            for k in range(values.shape[2]):
+                z = origin[2] + spacing * k
+                nearest = np.float32(np.inf)
+                for v in range(views):
+                    depth = w2c[v, 2, 0] * x + w2c[v, 2, 1] * y + w2c[v, 2, 2] * z + w2c[v, 2, 3]
+                    if depth <= 1e-6:
+                        continue
+                    px = (w2c[v, 0, 0] * x + w2c[v, 0, 1] * y + w2c[v, 0, 2] * z + w2c[v, 0, 3]) / depth
+                    py = (w2c[v, 1, 0] * x + w2c[v, 1, 1] * y + w2c[v, 1, 2] * z + w2c[v, 1, 3]) / depth
+                    u, w = K[v, 0, 0] * px + K[v, 0, 2] - 0.5, K[v, 1, 1] * py + K[v, 1, 2] - 0.5
+                    if u < 0 or w < 0 or u > width - 1 or w > height - 1:
+                        continue
+                    c, r = min(int(u), width - 2), min(int(w), height - 2)
+                    fu, fw = u - c, w - r
+                    upper = pictures[v, r, c] * (1 - fu) + pictures[v, r, c + 1] * fu
+                    lower = pictures[v, r + 1, c] * (1 - fu) + pictures[v, r + 1, c + 1] * fu
+                    distance = (upper * (1 - fw) + lower * fw) * depth / K[v, 0, 0]
+                    nearest = min(nearest, np.float32(distance))
+                values[i, j, k] = nearest
+
+
+@numba.njit(cache=True, parallel=True)
+def _count(origin, spacing, w2c, K, surface, margin, counts):
+    views, height, width = surface.shape
+    for i in numba.prange(counts.shape[0]):
+        x = origin[0] + spacing * i
+        for j in range(counts.shape[1]):
+            y = origin[1] + spacing * j
+            for k in range(counts.shape[2]):
+                z = origin[2] + spacing * k
+                for v in range(views):
+                    depth = w2c[v, 2, 0] * x + w2c[v, 2, 1] * y + w2c[v, 2, 2] * z + w2c[v, 2, 3]
+                    if depth <= 1e-6:
+                        continue
+                    px = (w2c[v, 0, 0] * x + w2c[v, 0, 1] * y + w2c[v, 0, 2] * z + w2c[v, 0, 3]) / depth
+                    py = (w2c[v, 1, 0] * x + w2c[v, 1, 1] * y + w2c[v, 1, 2] * z + w2c[v, 1, 3]) / depth
+                    u, w = K[v, 0, 0] * px + K[v, 0, 2], K[v, 1, 1] * py + K[v, 1, 2]
+                    if u < 0 or w < 0 or u >= width or w >= height:
+                        continue
+                    counts[i, j, k] += depth < surface[v, int(w), int(u)] - margin

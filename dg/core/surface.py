@@ -1,0 +1,65 @@
+"""From a sampled field to a closed surface: cavities are filled, then marching cubes (Lorensen and Cline 1987)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy import ndimage
+from torch import Tensor
+
+from dg.core.density import Grid
+from dg.core.meshes import signed_volume
+from dg.types import Mesh
+
+
+def outside(values: Float[Tensor, "R R R"], level: float, leak: int = 0) -> Bool[Tensor, "R R R"]:
+    """Lattice points below `level` that a path of such points (through faces of cells) joins to the border.
+
+    Args:
+        leak: holes in the wall up to about 2 * leak points wide do not count as a way in: the wall is thickened by `leak`
+            points before the search, and what was found is grown back by as much. It also rounds off deep narrow gaps.
+    """
+    solid = np.pad(values.detach().cpu().numpy() >= level, leak + 1)
+    wall = ndimage.binary_dilation(solid, iterations=leak) if leak else solid
+    labels, _ = ndimage.label(~wall)
+    reached = labels == labels[0, 0, 0]
+    if leak:
+        reached = ndimage.binary_dilation(reached, iterations=leak, mask=~solid)
+    inner = slice(leak + 1, -leak - 1)
+    return torch.from_numpy(np.ascontiguousarray(reached[inner, inner, inner]))
+
+
+def fill_cavities(values: Float[Tensor, "R R R"], level: float, leak: int = 0) -> Float[Tensor, "R R R"]:
+    """Raises to twice the level what lies below it and cannot be reached from outside (`outside` explains `leak`).
+
+    Hidden inner Gaussians get no gradient while they are fitted, so the inside of an object is a shell and debris.
+    """
+    hidden = ~outside(values, level, leak).to(values.device) & (values < level)
+    return torch.where(hidden, torch.full_like(values, level + max(abs(level), 1e-6)), values)
+
+
+def marching_cubes(grid: Grid, level: float) -> Mesh:
+    """The surface {value = level} in world units, closed and facing outwards (towards smaller values).
+
+    A field that is still above the level at the lattice's border is closed there.
+
+    Raises:
+        ValueError: if no value exceeds the level.
+    """
+    from skimage.measure import marching_cubes as lewiner  # slow to import
+
+    values = grid.values.detach().cpu().double().numpy()
+    if not values.max() > level:
+        raise ValueError(f"the field's peak {values.max():.3g} is not above the level {level:.3g}: there is no surface")
+    # A value that equals the level would put several vertices onto one lattice point (faces without area).
+    tiny = 1e-6 * (float(values.max()) - level)
+    values = np.where(np.abs(values - level) < tiny, level - tiny, values)
+    below = min(float(values.min()), level - abs(float(values.max()) - level))
+    values = np.pad(values, 1, constant_values=below)
+    vertices, faces, _, _ = lewiner(values, level, allow_degenerate=True)
+    vertices = grid.origin.double().numpy() + grid.spacing * (vertices.astype(np.float64) - 1)
+    mesh = Mesh(torch.from_numpy(vertices).float(), torch.from_numpy(faces.astype(np.int64)))
+    return mesh if signed_volume(mesh.vertices.double(), mesh.faces) > 0 else replace(mesh, faces=mesh.faces.flip(1))

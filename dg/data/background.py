@@ -1,0 +1,191 @@
+"""The background of a picture without alpha: a smooth model of it, and which pixels belong to it.
+
+Studio pictures and renders have a background that varies slowly: plain, a gradient, a vignette, a floor with a soft
+shadow. It is fitted robustly to the border (a low-order polynomial per Lab channel), corrected locally where the picture
+agrees with it, and flooded from the border; a shadow is the background times one number, reached without a hard edge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from scipy import ndimage
+
+BORDER = 0.04  # width of the frame that the first fit sees, as a share of the shorter side
+DEGREE = 3  # of the polynomial; 2 misses a studio's horizon, 4 follows objects that touch the border
+NOISE_FLOOR = (0.7, 0.5, 0.5)  # Lab; 8 bits and JPEG leave about this much in a plain area
+BACKGROUND_SIGMAS = 4.0  # a pixel this close to the model has the background's colour
+DIMMED = (0.3, 1.8)  # a shadow's or a pool of light's factor on the background's linear light; beyond it is an object
+SHADOW_CHROMA = 4.0  # Lab distance between a shadow and the dimmed background
+SHADOW_SLOPE = 1.3  # Lab per pixel at the working size; a steeper step is an object's edge
+GAP_PX = 2  # the flood passes no gap narrower than twice this
+
+
+@dataclass(frozen=True)
+class Background:
+    """A model of what lies behind the object, at the picture's own size."""
+
+    lab: Float[ndarray, "H W 3"]  # the background's colour, float32 Lab (L in 0..100)
+    sigma: Float[ndarray, "3"]  # noise per Lab channel
+    residual: Float[ndarray, "H W 3"]  # picture minus background, Lab
+    coloured: Bool[ndarray, "H W"]  # has the background's colour, wherever it lies
+    shadow: Bool[ndarray, "H W"]  # is the background dimmed, and soft
+    outside: Bool[ndarray, "H W"]  # background or shadow, connected to the border
+
+    @property
+    def distance(self) -> Float[ndarray, "H W"]:
+        """How many sigmas each pixel is from the background's colour."""
+        return np.linalg.norm(self.residual / self.sigma, axis=-1)
+
+
+def to_lab(rgb: Float[ndarray, "H W 3"]) -> Float[ndarray, "H W 3"]:
+    return cv2.cvtColor(np.ascontiguousarray(rgb, dtype=np.float32), cv2.COLOR_RGB2LAB)
+
+
+def to_rgb(lab: Float[ndarray, "H W 3"]) -> Float[ndarray, "H W 3"]:
+    return cv2.cvtColor(np.ascontiguousarray(lab, dtype=np.float32), cv2.COLOR_LAB2RGB).clip(0, 1)
+
+
+def linear_light(rgb: Float[ndarray, "H W 3"]) -> Float[ndarray, "H W 3"]:
+    """sRGB's transfer curve undone (IEC 61966-2-1)."""
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def encode_srgb(light: Float[ndarray, "H W 3"]) -> Float[ndarray, "H W 3"]:
+    light = light.clip(0, 1)
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055).astype(np.float32)
+
+
+def basis(height: int, width: int, degree: int = DEGREE) -> Float[ndarray, "H W K"]:
+    """All monomials x^i y^j with i + j <= degree, x and y in [-1, 1]."""
+    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    return np.stack([x**i * y**j for i in range(degree + 1) for j in range(degree + 1 - i)], -1).astype(np.float32)
+
+
+def fit_robust(A: Float[ndarray, "N K"], values: Float[ndarray, "N C"], rounds: int = 20) -> Float[ndarray, "K C"]:
+    """Iteratively reweighted least squares, one weight per row for all channels.
+
+    The first half minimises absolute residuals (which tolerates gross outliers), the second drops what is further than 4.7
+    robust standard deviations (Tukey's biweight). A small ridge keeps it solvable when few rows keep a weight.
+    """
+    weight = np.ones(len(A))
+    ridge = 1e-6 * len(A) * np.eye(A.shape[1])
+    for i in range(rounds):
+        Aw = A * weight[:, None]
+        solution = np.linalg.solve(A.T @ Aw + ridge, Aw.T @ values)
+        error = np.linalg.norm(values - A @ solution, axis=-1)
+        scale = max(1.4826 * float(np.median(error)), 0.3)
+        if i < rounds // 2:
+            weight = 1 / np.maximum(error, 0.1)
+        else:
+            weight = np.square(np.clip(1 - np.square(error / (4.685 * scale)), 0, None)) + 1e-9
+    return solution.astype(np.float32)
+
+
+def spread(
+    values: Float[ndarray, "H W C"], known: Bool[ndarray, "H W"], sigma_px: float
+) -> tuple[Float[ndarray, "H W C"], Float[ndarray, "H W"]]:
+    """Normalised convolution: the Gaussian mean of the known pixels around each pixel, and how much of them there is."""
+    weight = known.astype(np.float32)
+    blur = lambda x: cv2.GaussianBlur(x, (0, 0), sigma_px, borderType=cv2.BORDER_REPLICATE)  # noqa: E731
+    support = blur(weight)
+    mean = blur(values * weight[..., None]).reshape(values.shape) / np.maximum(support, 1e-8)[..., None]
+    return mean, support
+
+
+def reached(passable: Bool[ndarray, "H W"], gap_px: int = GAP_PX) -> Bool[ndarray, "H W"]:
+    """What can be reached from the border through `passable`, by a disc that fits through no gap below 2 gap_px + 1."""
+    if gap_px > 0:
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * gap_px + 1, 2 * gap_px + 1))
+        padded = cv2.copyMakeBorder(passable.astype(np.uint8), *[gap_px] * 4, cv2.BORDER_REPLICATE)
+        core = cv2.erode(padded, disc, borderType=cv2.BORDER_CONSTANT, borderValue=1)
+        core = core[gap_px:-gap_px, gap_px:-gap_px]
+    else:
+        core = passable.astype(np.uint8)
+    count, labels = cv2.connectedComponents(core, connectivity=4)
+    touching = np.zeros(count, bool)
+    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        touching[edge] = True
+    touching[0] = False
+    found = touching[labels]
+    if gap_px > 0:
+        found = cv2.dilate(found.astype(np.uint8), disc).astype(bool) & passable
+    return found
+
+
+def model_background(rgb: Float[ndarray, "H W 3"]) -> Background:
+    """Fit the background of `rgb` (sRGB in [0, 1]) and find what belongs to it."""
+    height, width = rgb.shape[:2]
+    lab = to_lab(rgb)
+    A = basis(height, width)
+    rim = max(2, round(BORDER * min(height, width)))
+    frame = np.ones((height, width), bool)
+    frame[rim:-rim, rim:-rim] = False
+    stride = max(1, int(frame.sum()) // 20000)
+    solution = fit_robust(A[frame][::stride], lab[frame][::stride])
+    known = frame
+    for _ in range(3):
+        model = A @ solution
+        sigma = noise(lab - model, known)
+        known = reached(np.linalg.norm((lab - model) / sigma, axis=-1) < BACKGROUND_SIGMAS)
+        if known.sum() < 50:
+            break
+        stride = max(1, int(known.sum()) // 20000)
+        solution = fit_robust(A[known][::stride], lab[known][::stride], rounds=12)
+    smooth = A @ solution
+    result = classify(rgb, lab, smooth, noise(lab - smooth, known if known.sum() >= 50 else frame))
+    for divisor in (12, 24, 24):  # ever more of the picture is recognised, ever more closely followed
+        if result.outside.sum() < 50:
+            break
+        model = corrected(lab, smooth, result.outside, max(height, width) / divisor)
+        result = classify(rgb, lab, model, noise(lab - model, result.outside))
+    return result
+
+
+def noise(residual: Float[ndarray, "H W 3"], known: Bool[ndarray, "H W"]) -> Float[ndarray, "3"]:
+    """Robust standard deviation of each channel's residual, with a floor."""
+    return np.maximum(1.4826 * np.median(np.abs(residual[known]), axis=0), NOISE_FLOOR).astype(np.float32)
+
+
+def corrected(
+    lab: Float[ndarray, "H W 3"], model: Float[ndarray, "H W 3"], known: Bool[ndarray, "H W"], sigma_px: float
+) -> Float[ndarray, "H W 3"]:
+    """Follow the picture where it is background; further than that from any background, keep the polynomial."""
+    mean, support = spread(lab - model, known, sigma_px)
+    return model + mean * (support / (support + 0.02))[..., None]
+
+
+def classify(
+    rgb: Float[ndarray, "H W 3"],
+    lab: Float[ndarray, "H W 3"],
+    model: Float[ndarray, "H W 3"],
+    sigma: Float[ndarray, "3"],
+) -> Background:
+    residual = lab - model
+    coloured = np.linalg.norm(residual / sigma, axis=-1) < BACKGROUND_SIGMAS
+    shadow = dimmed(rgb, lab, model, sigma)
+    outside = reached(coloured | shadow)
+    return Background(model, sigma, residual, coloured, shadow, outside)
+
+
+def dimmed(
+    rgb: Float[ndarray, "H W 3"],
+    lab: Float[ndarray, "H W 3"],
+    model: Float[ndarray, "H W 3"],
+    sigma: Float[ndarray, "3"],
+) -> Bool[ndarray, "H W"]:
+    """A shadow multiplies the background's light by one number, and is soft: no step steeper than the noise and a little."""
+    light, behind = linear_light(rgb), linear_light(to_rgb(model))
+    factor = (light * behind).sum(-1) / np.maximum(np.square(behind).sum(-1), 1e-6)
+    expected = to_lab(encode_srgb(behind * factor[..., None]))
+    chroma = np.linalg.norm((lab - expected)[..., 1:], axis=-1)
+    smooth = cv2.GaussianBlur(lab, (0, 0), 1.0)
+    gx, gy = (ndimage.correlate1d(smooth, [-0.5, 0, 0.5], axis=axis, mode="nearest") for axis in (1, 0))
+    slope = np.sqrt(np.square(gx).sum(-1) + np.square(gy).sum(-1))
+    soft = slope < SHADOW_SLOPE + 0.5 * float(np.linalg.norm(sigma - np.array(NOISE_FLOOR)))
+    near = chroma < np.maximum(SHADOW_CHROMA, 3 * float(np.linalg.norm(sigma[1:])))
+    return near & soft & (factor > DIMMED[0]) & (factor < DIMMED[1])

@@ -1,0 +1,199 @@
+"""Texture look-up: bilinear, or trilinear between mip levels when the footprint of a pixel is known.
+
+Conventions: row 0 of the texture is at v = 0, texel centres at +0.5, clamped at the border, any size. `sample_torch` is
+the definition and runs on any device; on the CPU `sample` uses a compiled kernel with the same values and gradients.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dg.meshraster._jit import compiled, side_by_side
+
+_PIECE = 1 << 16  # pixels per unit of work in the forward pass
+
+
+def sample(
+    texture: Float[Tensor, "h w C"],
+    uv: Float[Tensor, "V H W 2"],
+    uv_dxy: Float[Tensor, "V H W 4"] | None = None,
+    mask: Bool[Tensor, "V H W"] | None = None,
+) -> Float[Tensor, "V H W C"]:
+    """Looks the texture up at `uv`; differentiable in the texture (not in uv), deterministic on the CPU.
+
+    Args:
+        uv_dxy: du/dX, du/dY, dv/dX, dv/dY per pixel (`interpolate_dxy`). With it the look-up is trilinear, at the level
+            where the longer axis of the pixel's footprint is one texel (OpenGL's linear-mipmap-linear; the longer axis
+            is the exact one of the ellipse, as in nvdiffrast). Without it the look-up is bilinear in the full texture.
+        mask: only these pixels are looked up; the others are 0.
+    """
+    if texture.device.type != "cpu" or texture.dtype not in (torch.float32, torch.float64):
+        return sample_torch(texture, uv, uv_dxy, mask)
+    pixels = _pixels(uv, mask)
+    coordinates = uv.detach().reshape(-1, 2)[pixels].to(texture.dtype)
+    if uv_dxy is None:
+        levels, level = [texture], torch.zeros_like(coordinates[:, 0])
+    else:
+        levels = mip_levels(texture)
+        level = mip_level(uv_dxy.detach().reshape(-1, 4)[pixels], texture.shape[:2], len(levels)).to(texture.dtype)
+    stack = torch.cat([x.reshape(-1, x.shape[-1]) for x in levels]) if len(levels) > 1 else texture.flatten(0, 1)
+    shapes = torch.tensor([x.shape[:2] for x in levels])
+    return _spread(_Lookup.apply(stack, coordinates, level, shapes), pixels, uv)
+
+
+def sample_torch(
+    texture: Float[Tensor, "h w C"],
+    uv: Float[Tensor, "V H W 2"],
+    uv_dxy: Float[Tensor, "V H W 4"] | None = None,
+    mask: Bool[Tensor, "V H W"] | None = None,
+) -> Float[Tensor, "V H W C"]:
+    """The same in torch operations: the reference, and the path for other devices."""
+    pixels = _pixels(uv, mask)
+    coordinates = uv.detach().reshape(-1, 2)[pixels].to(texture.dtype)
+    if uv_dxy is None:
+        return _spread(_bilinear(texture, coordinates), pixels, uv)
+    levels = mip_levels(texture)
+    level = mip_level(uv_dxy.detach().reshape(-1, 4)[pixels], texture.shape[:2], len(levels)).to(texture.dtype)
+    out = texture.new_zeros(len(pixels), texture.shape[-1])
+    for i, image in enumerate(levels):
+        weight = (1 - (level - i).abs()).clamp_min(0)  # a level's share: 1 at its own number, 0 one level away
+        used = weight.nonzero()[:, 0]
+        out = out.index_add(0, used, weight[used, None] * _bilinear(image, coordinates[used]))
+    return _spread(out, pixels, uv)
+
+
+def mip_levels(texture: Float[Tensor, "h w C"]) -> list[Tensor]:
+    """The texture and its halvings down to one texel. Sides are rounded down; a texel is the mean of what it covers."""
+    levels = [texture]
+    image = texture.permute(2, 0, 1)[None]
+    while max(image.shape[-2:]) > 1:
+        h, w = image.shape[-2:]
+        if h % 2 or w % 2:
+            image = F.adaptive_avg_pool2d(image, (max(h // 2, 1), max(w // 2, 1)))
+        else:
+            image = F.avg_pool2d(image, 2)
+        levels.append(image[0].permute(1, 2, 0))
+    return levels
+
+
+def mip_level(uv_dxy: Float[Tensor, "N 4"], size: tuple[int, int], count: int) -> Float[Tensor, " N"]:
+    """log2 of the footprint's longer half-axis in texels (the Jacobian's largest singular value), in [0, count - 1]."""
+    height, width = size
+    jacobian = uv_dxy.double() * uv_dxy.new_tensor([width, width, height, height], dtype=torch.float64)
+    a = jacobian[:, 0].square() + jacobian[:, 2].square()
+    b = jacobian[:, 1].square() + jacobian[:, 3].square()
+    c = jacobian[:, 0] * jacobian[:, 1] + jacobian[:, 2] * jacobian[:, 3]
+    longest_squared = (a + b) / 2 + ((a - b).square() / 4 + c.square()).sqrt()
+    return (0.5 * longest_squared.clamp_min(1e-30).log2()).clamp(0, count - 1)
+
+
+def _pixels(uv: Tensor, mask: Tensor | None) -> Int[Tensor, " n"]:
+    if mask is None:
+        return torch.arange(uv[..., 0].numel(), device=uv.device)
+    return mask.reshape(-1).nonzero()[:, 0]
+
+
+def _spread(values: Tensor, pixels: Tensor, uv: Tensor) -> Tensor:
+    shape = (*uv.shape[:-1], values.shape[-1])
+    if len(pixels) == uv[..., 0].numel():
+        return values.reshape(shape)
+    return values.new_zeros(uv[..., 0].numel(), values.shape[-1]).index_copy(0, pixels, values).reshape(shape)
+
+
+def _bilinear(image: Float[Tensor, "h w C"], uv: Float[Tensor, "N 2"]) -> Float[Tensor, "N C"]:
+    h, w = image.shape[:2]
+    x, y = (uv[:, 0] * w - 0.5).clamp(0, w - 1), (uv[:, 1] * h - 0.5).clamp(0, h - 1)
+    x0, y0 = x.long().clamp_max(max(w - 2, 0)), y.long().clamp_max(max(h - 2, 0))
+    x1, y1 = (x0 + 1).clamp_max(w - 1), (y0 + 1).clamp_max(h - 1)
+    fx, fy = (x - x0)[:, None], (y - y0)[:, None]
+    top = image[y0, x0] * (1 - fx) + image[y0, x1] * fx
+    return top * (1 - fy) + (image[y1, x0] * (1 - fx) + image[y1, x1] * fx) * fy
+
+
+class _Lookup(torch.autograd.Function):
+    """Trilinear look-up in a stack of levels laid end to end; shapes [L 2] are their (height, width)."""
+
+    @staticmethod
+    def forward(ctx, stack, uv, level, shapes):
+        ctx.save_for_backward(uv, level, shapes)
+        ctx.texels = len(stack)
+        out = torch.empty(len(uv), stack.shape[-1], dtype=stack.dtype)
+        _gather(
+            stack.detach().contiguous().numpy(), uv.contiguous().numpy(), level.numpy(), shapes.numpy(), out.numpy()
+        )
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient):
+        uv, level, shapes = ctx.saved_tensors
+        out = torch.zeros(ctx.texels, gradient.shape[-1], dtype=gradient.dtype)
+        arrays = [x.contiguous().numpy() for x in (gradient, uv, level, shapes)]
+        sums, bands = out.numpy(), torch.get_num_threads() if len(uv) > _PIECE else 1
+        side_by_side(lambda band: _scatter(*arrays, band, bands, sums), range(bands))
+        return out, None, None, None
+
+
+@compiled(inline="always")
+def _texels(u, v, height, width):
+    """The four texels around a point as two rows and two columns, with the weights of the second of each."""
+    x = min(max(u * width - 0.5, 0.0), width - 1.0)
+    y = min(max(v * height - 0.5, 0.0), height - 1.0)
+    x0, y0 = min(int(x), max(width - 2, 0)), min(int(y), max(height - 2, 0))
+    return y0, min(y0 + 1, height - 1), x0, min(x0 + 1, width - 1), y - y0, x - x0
+
+
+@compiled()
+def _offsets(shapes):
+    offsets = np.zeros(len(shapes) + 1, np.int64)
+    for i in range(len(shapes)):
+        offsets[i + 1] = offsets[i] + shapes[i, 0] * shapes[i, 1]
+    return offsets
+
+
+@compiled()
+def _gather(stack, uv, level, shapes, out):
+    offsets = _offsets(shapes)
+    for n in range(len(uv)):
+        for c in range(out.shape[1]):
+            out[n, c] = 0
+        base = int(level[n])
+        share = level[n] - base
+        for step in range(2):
+            weight = share if step else 1 - share
+            if weight == 0:
+                continue
+            i = base + step
+            width = shapes[i, 1]
+            y0, y1, x0, x1, fy, fx = _texels(uv[n, 0], uv[n, 1], shapes[i, 0], width)
+            r0, r1 = offsets[i] + y0 * width, offsets[i] + y1 * width
+            for c in range(out.shape[1]):
+                top = stack[r0 + x0, c] * (1 - fx) + stack[r0 + x1, c] * fx
+                bottom = stack[r1 + x0, c] * (1 - fx) + stack[r1 + x1, c] * fx
+                out[n, c] += weight * (top * (1 - fy) + bottom * fy)
+
+
+@compiled()
+def _scatter(gradient, uv, level, shapes, band, bands, out):
+    """The transpose of `_gather` for every `bands`-th row of texels. Each texel sums in the order of the pixels, so the
+    result is the same with any number of bands."""
+    offsets = _offsets(shapes)
+    for n in range(len(uv)):
+        base = int(level[n])
+        share = level[n] - base
+        for step in range(2):
+            weight = share if step else 1 - share
+            if weight == 0:
+                continue
+            i = base + step
+            width = shapes[i, 1]
+            y0, y1, x0, x1, fy, fx = _texels(uv[n, 0], uv[n, 1], shapes[i, 0], width)
+            for y, wy in ((y0, weight * (1 - fy)), (y1, weight * fy)):
+                if y % bands == band:
+                    row = offsets[i] + y * width
+                    for c in range(out.shape[1]):
+                        out[row + x0, c] += wy * (1 - fx) * gradient[n, c]
+                        out[row + x1, c] += wy * fx * gradient[n, c]

@@ -1,0 +1,260 @@
+"""The embedded prior: a small view-conditioned diffusion model that works in pixels, trained by this project.
+
+It predicts what the object of the reference picture looks like from another camera, as Zero123 does, but from 64 pixels and
+with 12 million parameters. Three things differ from Zero123 besides size: the reference goes in with its alpha, composited
+on mid-grey (what lies behind the *target* is told separately, so any background works and one encoding of the reference
+serves all); every patch knows its ray; and the reference's absolute elevation is told.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dg.core import camera
+from dg.priors.mini_net import KeysValues, MiniConfig, MiniNet
+from dg.types import Cameras, Condition, Prediction, Reference
+
+WEIGHTS = Path(__file__).parent / "weights" / "zero123_mini.safetensors"
+FORMAT = "dreamgaussian-lab/zero123_mini/1"
+RADIUS = 2.0
+HARMONICS = (2, 3, 4)
+REFERENCE_DIM = 7
+TARGET_DIM = 20
+
+
+def shifted_cosine(steps: int = 1000, shift: float = 2.0) -> Float[Tensor, "T"]:
+    """alpha_bar of the cosine schedule (Nichol & Dhariwal 2021) with s / a multiplied by `shift` (Hoogeboom et al. 2023).
+
+    Smooth pictures of objects survive much noise: at 64 pixels and shift 2 the middle of the schedule (s / a = 2) hides
+    detail and leaves the silhouette. Largest value .99999, smallest 1e-4 (s / a = 100).
+    """
+    u = (torch.arange(steps, dtype=torch.float64) + 1) / steps
+    ratio = shift * torch.tan(u * (math.pi / 2) * 0.9999)
+    return (1 / (1 + ratio.square())).clamp(1e-4, 0.99999).float()
+
+
+def rays(cameras: Cameras, azimuth0_deg: Float[Tensor, "B"] | float, grid: int) -> Float[Tensor, "B N 6"]:
+    """Plücker coordinates (direction, origin x direction / 2) of the patches' centres, row by row.
+
+    The world is first turned about y so that the reference stands at azimuth 0.
+    """
+    c2w, K = cameras.c2w.float(), cameras.K.float()
+    centre = (torch.arange(grid, device=c2w.device) + 0.5) / grid
+    v, u = torch.meshgrid(centre * cameras.height, centre * cameras.width, indexing="ij")
+    x = (u.reshape(1, -1) - K[:, 0, 2, None]) / K[:, 0, 0, None]
+    y = (v.reshape(1, -1) - K[:, 1, 2, None]) / K[:, 1, 1, None]
+    local = F.normalize(torch.stack([x, y, torch.ones_like(x)], -1), dim=-1)
+    turn = _turn_y(-torch.as_tensor(azimuth0_deg, device=c2w.device, dtype=torch.float32).expand(len(c2w)))
+    direction = local @ (turn @ c2w[:, :3, :3]).transpose(1, 2)
+    origin = (turn @ c2w[:, :3, 3:])[..., 0][:, None].expand_as(direction)
+    return torch.cat([direction, torch.linalg.cross(origin, direction) / RADIUS], -1)
+
+
+def _turn_y(angle_deg: Float[Tensor, "B"]) -> Float[Tensor, "B 3 3"]:
+    """Adds `angle_deg` to the azimuth of a point."""
+    a = torch.deg2rad(angle_deg)
+    zero, one = torch.zeros_like(a), torch.ones_like(a)
+    return torch.stack([a.cos(), zero, a.sin(), zero, one, zero, -a.sin(), zero, a.cos()], -1).reshape(-1, 3, 3)
+
+
+def _lens(cameras: Cameras, radius: Tensor) -> list[Tensor]:
+    """Logarithms of focal length and radius, relative to the canonical camera's."""
+    half = cameras.height / (2 * cameras.K[:, 1, 1])
+    return [-(half / math.tan(math.radians(camera.FOVY_DEG) / 2)).log(), (radius / RADIUS).log()]
+
+
+def reference_vector(reference: Cameras, dropped: Float[Tensor, "R"]) -> Float[Tensor, "R 7"]:
+    """What modulates the reference's tokens; `dropped` is 1 where the picture was withheld."""
+    elevation, _, radius = camera.spherical(reference)
+    e = torch.deg2rad(elevation)
+    return torch.stack(
+        [e.sin(), e.cos(), (2 * e).sin(), (2 * e).cos(), *_lens(reference, radius), dropped.to(e)], -1
+    ).float()
+
+
+def target_vector(
+    cameras: Cameras, reference: Cameras, background: Float[Tensor, "B 3"], dropped: Float[Tensor, "B"]
+) -> Float[Tensor, "B 20"]:
+    """What modulates the target's tokens: Zero123's relative pose and more of the same, lens, background in [0, 1].
+
+    `reference` has one camera for all or one each.
+    """
+    pose = camera.relative_pose_zero123(cameras, reference)
+    elevation, azimuth, radius = camera.spherical(cameras)
+    elevation0, azimuth0, _ = camera.spherical(reference)
+    e, e0 = torch.deg2rad(elevation), torch.deg2rad(elevation0).expand_as(elevation)
+    d = torch.deg2rad(azimuth - azimuth0)
+    turns = [f(k * d) for k in HARMONICS for f in (torch.sin, torch.cos)]
+    angles = [e0.sin(), e0.cos(), e.sin(), e.cos()]
+    rest = torch.stack([*turns, *angles, *_lens(cameras, radius), dropped.to(e)], -1)
+    return torch.cat([pose, rest, 2 * background.to(e) - 1], -1).float()
+
+
+def masked_reference(rgba: Float[Tensor, "R 4 H W"]) -> Float[Tensor, "R 4 H W"]:
+    """Straight RGBA in [0, 1] to the network's input: colour on mid-grey in [-1, 1], and alpha."""
+    rgb, alpha = rgba[:, :3], rgba[:, 3:]
+    return torch.cat([alpha * (2 * rgb - 1), alpha], 1)
+
+
+def resize(pictures: Float[Tensor, "B C H W"], size: int) -> Float[Tensor, "B C h w"]:
+    """Box filter for whole ratios (as the training pictures were made), else bilinear with antialiasing."""
+    h, w = pictures.shape[-2:]
+    if (h, w) == (size, size):
+        return pictures
+    if h == w and h % size == 0:
+        return F.avg_pool2d(pictures, h // size)
+    return F.interpolate(pictures, (size, size), mode="bilinear", align_corners=False, antialias=True)
+
+
+@dataclass(frozen=True)
+class MiniCondition:
+    """`Condition.extra`: everything that `predict` needs besides x_t and t."""
+
+    rays: Float[Tensor, "B N 6"]
+    vector: Float[Tensor, "B d"]
+    reference: KeysValues
+    vector_dropped: Float[Tensor, "B d"] | None = None
+    reference_dropped: KeysValues | None = None
+
+
+class Zero123Mini:
+    """Args:
+    checkpoint: a file written by `save`; None is the one that comes with the project.
+    unconditional: also predict without the picture, for classifier-free guidance; doubles the cost.
+    device: where the network runs.
+    """
+
+    views_per_sample = 1
+
+    def __init__(
+        self, checkpoint: str | Path | None = None, unconditional: bool = False, device: str | torch.device = "cpu"
+    ) -> None:
+        self.net, self.metadata = load(checkpoint or WEIGHTS, device)
+        self.image_size = self.net.config.image_size
+        self.unconditional = unconditional
+        self.alpha_bar = shifted_cosine(int(self.metadata["steps"]), float(self.metadata["shift"])).to(device)
+        self._kept: tuple[Reference, KeysValues, KeysValues | None] | None = None
+
+    def to(self, device: str | torch.device) -> Zero123Mini:
+        self.net.to(device)
+        self.alpha_bar = self.alpha_bar.to(device)
+        self._kept = None
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return self.alpha_bar.device
+
+    @torch.no_grad()
+    def condition(
+        self, reference: Reference | None, prompt: str | None, cameras: Cameras, background: Float[Tensor, "B 3"]
+    ) -> Condition:
+        """`prompt` is ignored. Only the first view of the reference is used.
+
+        Raises:
+            ValueError: there is no reference picture.
+        """
+        if reference is None:
+            raise ValueError("zero123_mini needs a picture (input=FILE.png); for a prompt alone use a text prior.")
+        kept, dropped = self._encode_reference(reference)
+        first, where = reference.cameras[:1].to(self.device), cameras.to(self.device)
+        azimuth0 = camera.spherical(first)[1]
+        behind = background.to(self.device).expand(len(cameras), 3)
+        flags = torch.zeros(len(cameras), device=self.device)
+        extra = MiniCondition(
+            rays(where, azimuth0, self.net.config.grid), target_vector(where, first, behind, flags), kept
+        )
+        if dropped is not None:
+            vector = target_vector(where, first, behind, flags + 1)
+            extra = replace(extra, vector_dropped=vector, reference_dropped=dropped)
+        return Condition(cameras, background, extra)
+
+    def _encode_reference(self, reference: Reference) -> tuple[KeysValues, KeysValues | None]:
+        """Keys and values of the reference, computed once as long as the same picture is asked about."""
+        if self._kept is not None and _same(self._kept[0], reference):
+            return self._kept[1:]
+        picture = reference_picture(reference, self.image_size, self.device)
+        first = reference.cameras[:1].to(self.device)
+        ray = rays(first, camera.spherical(first)[1], self.net.config.grid)
+        none = torch.zeros(1, device=self.device)
+        kept = self.net.encode(picture, ray, reference_vector(first, none))
+        dropped = None
+        if self.unconditional:
+            dropped = self.net.encode(torch.zeros_like(picture), ray, reference_vector(first, none + 1))
+        self._kept = (reference, kept, dropped)
+        return kept, dropped
+
+    def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 h w"]:
+        return 2 * resize(rgb, self.image_size) - 1
+
+    def decode(self, z: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 3 h w"]:
+        return (z / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def predict(self, z_t: Float[Tensor, "B 3 h w"], t: Int[Tensor, "B"], cond: Condition) -> Prediction:
+        extra: MiniCondition = cond.extra
+        noise = self._noise(z_t, t, extra.rays, extra.vector, extra.reference)
+        if extra.reference_dropped is None:
+            return Prediction(noise)
+        return Prediction(noise, self._noise(z_t, t, extra.rays, extra.vector_dropped, extra.reference_dropped))
+
+    def _noise(self, z_t: Tensor, t: Tensor, ray: Tensor, vector: Tensor, kept: KeysValues) -> Tensor:
+        alpha_bar = self.alpha_bar[t].expand(len(z_t))
+        _, x0 = self.net(z_t.float(), t.expand(len(z_t)).float(), alpha_bar, ray, vector, kept)
+        a2 = alpha_bar.reshape(-1, 1, 1, 1)
+        return ((z_t - a2.sqrt() * x0.clamp(-1, 1)) / (1 - a2).sqrt()).to(z_t.dtype)
+
+
+def reference_picture(reference: Reference, size: int, device: torch.device | str = "cpu") -> Float[Tensor, "1 4 h w"]:
+    """The first view as the network reads it. Resized after compositing, so that no colour leaks in from outside."""
+    rgba = reference.rgba[:1].to(device).float().permute(0, 3, 1, 2)
+    return resize(masked_reference(rgba), size)
+
+
+def _same(a: Reference, b: Reference) -> bool:
+    if a is b:
+        return True
+    pairs = ((a.rgba, b.rgba), (a.cameras.c2w, b.cameras.c2w), (a.cameras.K, b.cameras.K))
+    return all(x.shape == y.shape and x.device == y.device and torch.equal(x, y) for x, y in pairs)
+
+
+def save(net: MiniNet, path: str | Path, steps: int = 1000, shift: float = 2.0, **about: object) -> None:
+    """Writes weights as float16 with everything needed to rebuild network and schedule in the header."""
+    from safetensors.torch import save_file
+
+    header = {
+        "format": FORMAT,
+        "config": json.dumps(net.config.__dict__),
+        "steps": str(steps),
+        "shift": str(shift),
+        **{k: str(v) for k, v in about.items()},
+    }
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.detach().half().cpu().contiguous() for k, v in net.state_dict().items()}, path, header)
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[MiniNet, dict[str, str]]:
+    """Reads what `save` wrote, as float32 in evaluation mode.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file; a file of another kind.
+    """
+    from safetensors import safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"No weights of zero123_mini at {path}; train them: python train.py experiment=train_zero123_mini")
+    with safe_open(str(path), framework="pt") as file:
+        header = file.metadata() or {}
+        if header.get("format") != FORMAT:
+            raise ValueError(f"{path} is not a zero123_mini checkpoint (format {header.get('format')!r}).")
+        net = MiniNet(MiniConfig(**json.loads(header["config"])))
+        net.load_state_dict({k: file.get_tensor(k).float() for k in file.keys()})  # noqa: SIM118 (no dict)
+    return net.to(device).eval().requires_grad_(False), header

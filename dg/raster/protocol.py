@@ -1,0 +1,16 @@
+"""The seam between Gaussians and pixels."""
+
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from dg.types import Cameras, Gaussians, Render
+
+
+class Rasterizer(Protocol):
+    """Renders Gaussians from V views. Every implementation equals `dg.raster.dense` in values and gradients."""
+
+    def __call__(
+        self, gaussians: Gaussians, cameras: Cameras, background: Float[Tensor, "3"] | Float[Tensor, "V 3"]
+    ) -> Render: ...

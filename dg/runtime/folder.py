@@ -1,0 +1,143 @@
+"""The run folder OUTDIR/NAME/: one config, one folder, one process at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dg.io.files import sha256, write_text
+from dg.runtime.errors import UserError
+from dg.runtime.manifest import NAME, Manifest
+
+# Keys that do not change what is computed, only where, how far or how loudly.
+NEUTRAL = (
+    *("paths", "logger", "trainer", "preview", "clip", "outdir", "name", "stages", "device", "threads"),
+    *("resume", "overwrite", "checkpoint_every", "strict", "objective"),
+)
+SOURCES = ("input", "gaussians", "mesh_file")  # files: their content counts, not their place
+# What a run makes, and all that `overwrite` and `resume=false` remove.
+FILES = ("config.yaml", "metrics.jsonl", "metrics.json", "log.txt", "gaussians.ply", "overview.png", "turntable.mp4")
+PATTERNS = (*FILES, "coarse.*", "mesh.*", "mesh_*", NAME)
+FOLDERS = ("checkpoints", "views", "csv", "tensorboard", "wandb")
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a config that decides what is computed, with checksums in place of files."""
+    kept: dict[str, Any] = {k: v for k, v in config.items() if k not in NEUTRAL}
+    kept["task"] = {k: v for k, v in kept.get("task", {}).items() if k != "default_input"}
+    for key in SOURCES:
+        if kept.get(key) is not None and Path(kept[key]).is_file():
+            kept[key] = "sha256:" + sha256(Path(kept[key]))
+    # devices reach components by interpolation
+    return _without(kept, "device")
+
+
+def _without(node: Any, key: str) -> Any:
+    if isinstance(node, dict):
+        return {k: _without(v, key) for k, v in node.items() if k != key}
+    return [_without(v, key) for v in node] if isinstance(node, list) else node
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys in which two configs differ."""
+    found: list[str] = []
+    for key in sorted({*a, *b}):
+        x, y = a.get(key), b.get(key)
+        if isinstance(x, Mapping) and isinstance(y, Mapping):
+            found += differences(x, y, f"{prefix}{key}.")
+        elif x != y:
+            found.append(f"{prefix}{key}")
+    return found
+
+
+@contextmanager
+def claim(config: Mapping[str, Any]) -> Iterator[tuple[Path, Manifest]]:
+    """The run's folder for as long as the block lasts, with its manifest: the old one where the run goes on.
+
+    Raises:
+        UserError: another config's results are there, another process works there, or there is nothing to resume.
+    """
+    folder = Path(config["outdir"]) / config["name"]
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give another name=")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}; give another outdir=") from error
+    with _lock(folder):
+        yield folder, _enter(folder, config)
+
+
+def _enter(folder: Path, config: Mapping[str, Any]) -> Manifest:
+    wanted, found = config_hash(config), Manifest.load(folder)
+    if found is None:
+        strangers = [name for name in FILES if (folder / name).exists()]
+        if strangers and not config["overwrite"]:
+            raise UserError(
+                f"{folder} holds {strangers[0]} but is no run's folder; give another name= or overwrite=true"
+            )
+    occupied = found is not None and ((folder / CHECKPOINT).exists() or any(s.outputs for s in found.stages.values()))
+    if occupied and found is not None and found.config_hash != wanted and not config["overwrite"]:
+        raise UserError(
+            f"{folder} holds the results of another config{_named(folder, config)}; give another name=, "
+            "or overwrite=true to replace them"
+        )
+    same = found is not None and found.config_hash == wanted
+    if config["resume"] is True and not (occupied and same):
+        raise UserError(f"resume=true, but there is nothing to resume in {folder}; resume=auto begins where nothing is")
+    goes_on = same and config["resume"] is not False and not config["overwrite"]
+    if not goes_on:
+        empty(folder)
+    manifest = found if goes_on and found is not None else Manifest(config_hash=wanted)
+    write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+    manifest.save(folder)
+    return manifest
+
+
+def _named(folder: Path, config: Mapping[str, Any]) -> str:
+    try:
+        old = yaml.safe_load((folder / "config.yaml").read_text())
+        keys = differences(identity(old), identity(config))
+    except (OSError, yaml.YAMLError, AttributeError, TypeError):
+        return ""
+    if not keys:
+        return " (the content of an input file changed)"
+    return f" (it differs in {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''})"
+
+
+def empty(folder: Path) -> None:
+    """Removes what a run makes, and nothing else."""
+    for pattern in PATTERNS:
+        for path in folder.glob(pattern):
+            if path.is_file():
+                path.unlink()
+    for name in FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Released by the system when the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: two runs in one folder are not caught there
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another process is working in {folder}; wait for it or give another name=") from None
+        yield

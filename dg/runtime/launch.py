@@ -1,0 +1,165 @@
+"""From the command line to a job and back to an exit code. train.py and evaluate.py are thin wrappers of `main`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from dg.runtime import compose, options, sweep
+from dg.runtime.errors import Interrupted, RunError, UserError, exit_code
+from dg.runtime.logging import console
+
+Task = Callable[["Job"], float | None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run as its task sees it."""
+
+    config: dict[str, Any]  # resolved and validated, with the final name
+    command: str
+    overrides: list[str]
+
+
+def main(task: Task, config_dir: Path, config_name: str, root: type = options.Root) -> None:
+    """Validates the command line, then hands over to Hydra; exits the process.
+
+    Args:
+        task: what a job does; returns a number for a sweeper, or None.
+        root: a dataclass of the root keys.
+    """
+    arguments = get_args_parser().parse_args()
+    informs = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.info or arguments.cfg
+    code: list[int] = []
+    config_dir = Path(arguments.config_path or config_dir)
+    try:
+        if not arguments.shell_completion:
+            _validate(arguments, config_dir, arguments.config_name or config_name, root, runs=not informs)
+    except Exception as error:
+        report(error)
+        sys.exit(exit_code(error))
+    if informs:
+        hydra.main(str(config_dir), config_name, "1.3")(lambda config: None)()
+        return
+
+    command = shlex.join(["python", *sys.argv])
+
+    def job(config: DictConfig) -> float | None:
+        value, status = run_job(task, config, config_dir, command, root)
+        code.append(status)
+        return value
+
+    hydra.main(str(config_dir), config_name, "1.3")(job)()
+    sys.exit(_end_of_sweep(sweep.Watch.current) if sweep.Watch.current is not None else max(code, default=0))
+
+
+def run_job(
+    task: Task, config: DictConfig, config_dir: Path, command: str, root: type = options.Root
+) -> tuple[float | None, int]:
+    """One job, whatever happens in it: (its value, its exit code). Never raises but for Ctrl-C within a sweep."""
+    start, name, folder = time.monotonic(), None, None
+    multirun = sweep.in_multirun()
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    error: BaseException | None = None
+    value = None
+    try:
+        plain = prepare(config, config_dir, overrides if multirun else None, root)
+        name, folder = str(plain["name"]), str(Path(plain["outdir"]) / str(plain["name"]))
+        value = task(Job(plain, command, overrides))
+    except (Exception, KeyboardInterrupt) as caught:
+        error = caught
+        report(caught)
+    code = 0 if error is None else exit_code(error)
+    if multirun:
+        status = {0: "done", 130: "interrupted"}.get(code, "failed")
+        message = None if error is None else f"{type(error).__name__}: {error}"
+        seconds = round(time.monotonic() - start, 3)
+        job = int(HydraConfig.get().job.num)
+        sweep.write(sweep.JobRecord(job, name, folder, overrides, status, code, message, seconds))
+        if isinstance(error, (KeyboardInterrupt, Interrupted)):
+            raise KeyboardInterrupt from error
+        value = float("nan") if error is not None else value  # a sweeper that needs a number gets none it could rank
+    return value, code
+
+
+def prepare(
+    config: DictConfig, config_dir: Path, swept: Sequence[str] | None = None, root: type = options.Root
+) -> dict[str, Any]:
+    """Settles the run's name, resolves and validates.
+
+    Args:
+        config: composed, not resolved; left as it is.
+        swept: the job's overrides in a multirun, which then become part of the name.
+
+    Raises:
+        UserError: the first mistake found.
+    """
+    choices = OmegaConf.select(config, "hydra.runtime.choices")
+    if choices is None and HydraConfig.initialized():
+        choices = HydraConfig.get().runtime.choices
+    groups = compose.groups(config_dir) | {str(key) for key in choices or () if "/" not in str(key)}
+    config = config.copy()
+    plain = compose.resolve(config)
+    options.validate(plain, groups, root, compose.profile_keys(config_dir))
+    name = options.check_name(plain["name"] if plain["name"] is not None else options.default_name(plain))
+    config.name = options.sweep_name(name, list(swept)) if swept is not None else name
+    return compose.resolve(config)
+
+
+def _validate(arguments: Any, config_dir: Path, config_name: str, root: type, runs: bool) -> None:
+    """Composes what Hydra is about to compose, in a multirun every option of every swept group; checks what `runs`."""
+    search = [arguments.config_dir] if arguments.config_dir else []
+    if search and not Path(search[0]).is_dir():
+        raise UserError(f"--config-dir {search[0]}: there is no such folder")
+    parsed = compose.parse(arguments.overrides)
+    swept = [o for o in parsed if o.is_sweep_override()]
+    fixed = [o.input_line for o in parsed if o not in swept]
+    base = compose.compose(config_dir, config_name, fixed, search)
+    multirun = arguments.multirun or str(base.hydra.mode).endswith("MULTIRUN")
+    if swept and not multirun:
+        raise UserError(f"{swept[0].input_line} gives several values: add -m to run each, or write a list as [a,b]")
+    if not multirun:
+        if runs:
+            prepare(base, config_dir, None, root)
+        return
+    names = compose.groups(config_dir)
+    first = {o.key_or_group: f"{o.key_or_group}={next(iter(o.sweep_string_iterator()))}" for o in swept}
+    compose.compose(config_dir, config_name, [*fixed, *first.values()], search)
+    for override in swept:
+        if override.key_or_group in names:
+            for option in override.sweep_string_iterator():
+                others = [v for k, v in first.items() if k != override.key_or_group]
+                compose.compose(config_dir, config_name, [*fixed, *others, f"{override.key_or_group}={option}"], search)
+
+
+def _end_of_sweep(watch: sweep.Watch) -> int:
+    records = watch.records()
+    failed = [r for r in records if r.exit_code]
+    console.print(f"{len(records) - len(failed)} of {len(records)} jobs done; records in {watch.path}", markup=False)
+    for record in failed:
+        console.print(f"  job {record.job} ({' '.join(record.overrides)}): {record.error}", markup=False)
+    return min((r.exit_code for r in failed if r.exit_code != 1), default=1) if failed else 0
+
+
+def report(error: BaseException) -> None:
+    """One message on stderr; the traceback only for what is nobody's known mistake, or where it is asked for."""
+    known = isinstance(error, (UserError, RunError, Interrupted, KeyboardInterrupt))
+    if not known or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        traceback.print_exception(error, file=sys.stderr)
+        return
+    if isinstance(error, KeyboardInterrupt):
+        error = Interrupted("interrupted; the same command continues")
+    label = {UserError: "error", RunError: "failed", Interrupted: "stopped"}[type(error)]
+    print(f"{label}: {error}", file=sys.stderr)

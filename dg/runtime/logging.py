@@ -1,0 +1,160 @@
+"""What is said, where: the console for people, log.txt for everything, metrics.jsonl for numbers, loggers on top."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from dg.io.files import append_line, write_text
+
+console = Console(stderr=True, soft_wrap=True, highlight=False)
+log = logging.getLogger("dg")
+
+_QUIET = (
+    "lightning",
+    "lightning.pytorch",
+    "lightning.fabric",
+    "lightning_fabric",
+    "pytorch_lightning",
+    "wandb",
+    "numba",
+)
+_IRRELEVANT = (  # Lightning's advice on data loading and logging, which a loader of step numbers does not need
+    ".*does not have many workers.*",
+    ".*The number of training batches.*",
+    ".*was configured so.*",
+    ".*Trying to infer the `batch_size`.*",
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+    ".*Starting from v1.9.0, `tensorboardX` has been removed.*",
+    ".*Found .* modules? in eval mode.*",
+)
+
+
+class Collector(logging.Handler):
+    """Keeps the warnings of a run for its manifest."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.levelno == logging.WARNING and text not in self.messages:
+            self.messages.append(text)
+
+
+@contextmanager
+def logging_to(folder: Path) -> Iterator[Collector]:
+    """While it lasts, `dg`'s messages go to the console and, with everybody else's warnings, to folder/log.txt."""
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING if name.startswith("lightning") else logging.ERROR)
+    collector = Collector()
+    file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    screen: logging.Handler = RichHandler(
+        console=console, show_path=False, show_time=False, show_level=False, markup=False, highlighter=None
+    )
+    if not console.is_terminal:
+        screen = logging.StreamHandler(console.file)
+        screen.setFormatter(logging.Formatter("%(message)s"))
+    screen.setLevel(logging.INFO)
+    root, level = logging.getLogger(), logging.getLogger().level
+    root.addHandler(file)
+    root.setLevel(logging.INFO)
+    log.addHandler(screen)
+    log.addHandler(collector)
+    log.setLevel(logging.INFO)
+    with warnings.catch_warnings():
+        logging.captureWarnings(True)
+        for pattern in _IRRELEVANT:
+            warnings.filterwarnings("ignore", pattern)
+        try:
+            yield collector
+        finally:
+            logging.captureWarnings(False)
+            root.removeHandler(file)
+            root.setLevel(level)
+            log.removeHandler(screen)
+            log.removeHandler(collector)
+            file.close()
+
+
+def truncate_series(path: Path, last_step: int) -> None:
+    """Drops what a run had logged after the checkpoint from which it is about to go on."""
+    if path.exists():
+        lines = path.read_text().splitlines()
+        kept = [line for line in lines if line.endswith("}") and json.loads(line).get("step", 0) <= last_step]
+        write_text(path, "".join(line + "\n" for line in kept))
+
+
+def _metrics_logger() -> type:
+    from lightning.pytorch.loggers.logger import Logger
+
+    class JsonlLogger(Logger):
+        """Appends every logged step to metrics.jsonl as one line: {"step": 12, "train/loss/rgb": ...}."""
+
+        def __init__(self, path: Path) -> None:
+            super().__init__()
+            self.path = path
+
+        @property
+        def name(self) -> str:
+            return "jsonl"
+
+        @property
+        def version(self) -> str:
+            return ""
+
+        def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+            """The config is in config.yaml."""
+
+        def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+            values = {k: float(f"{v:.6g}") for k, v in metrics.items() if k != "epoch" and v == v}
+            append_line(self.path, json.dumps({"step": None if step is None else step + 1} | values))
+
+    return JsonlLogger
+
+
+def jsonl_logger(path: Path) -> Any:
+    """A Lightning logger that appends to `path`; steps count from 1 as the stage's own."""
+    return _metrics_logger()(path)
+
+
+def wandb_logger(
+    save_dir: str,
+    project: str,
+    name: str | None = None,
+    mode: str = "auto",
+    group: str | None = None,
+    tags: list[str] | None = None,
+    entity: str | None = None,
+) -> Any:
+    """A W&B logger that works without an account.
+
+    Args:
+        mode: online | offline | auto: what WANDB_MODE says, else online where someone is logged in, else offline.
+            Offline runs lie under save_dir/wandb and can be sent later with `wandb sync`.
+    """
+    if mode not in ("auto", "online", "offline"):
+        raise ValueError(f"mode={mode} is not auto, online or offline")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_CONSOLE", "off")
+    import wandb
+    from lightning.pytorch.loggers import WandbLogger
+
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+    Path(save_dir).mkdir(parents=True, exist_ok=True)
+    return WandbLogger(
+        save_dir=save_dir, project=project, name=name, offline=mode != "online", group=group, tags=tags, entity=entity
+    )

@@ -1,0 +1,153 @@
+"""A run from its config to its folder: the stages in order, then the pictures that show what came out."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from dg.io.files import write_json
+from dg.runtime import device, folder, manifest, options
+from dg.runtime.callbacks import StopSignal
+from dg.runtime.errors import Interrupted, RunError, UserError
+from dg.runtime.launch import Job
+from dg.runtime.logging import log, logging_to
+from dg.runtime.run import Run
+from dg.runtime.seed import seed_everything
+from dg.runtime.stage_runners import RUNNERS
+
+
+def run(job: Job) -> float | None:
+    """Runs `job`'s stages in its folder.
+
+    Returns:
+        The entry of metrics.json that `objective` names, or None.
+
+    Raises:
+        UserError, RunError, Interrupted: see `dg.runtime.errors`; the manifest has recorded them.
+    """
+    config = job.config
+    target = device.resolve(config["device"])
+    threads = device.set_threads(config["threads"])
+    with folder.claim(config) as (path, record), logging_to(path) as collector, StopSignal().listening() as stop:
+        record.command, record.overrides, record.status = job.command, job.overrides, "running"
+        record.seed, record.device, record.threads = config["seed"], manifest.device_name(target), threads
+        record.revision, record.modified = manifest.git_revision()
+        record.versions, record.sessions = manifest.versions(), record.sessions + 1
+        record.started, record.finished = record.started or manifest.now(), None
+        record.save(path)
+        start = time.monotonic()
+        before = record.seconds
+        current = Run(config, path, record, stop)
+        log.info("%s", path)
+        seed_everything(config["seed"])
+        try:
+            _stages(current)
+            record.status = "done"
+        except BaseException as error:
+            raise _recorded(current, error) from None if isinstance(error, (UserError, RunError)) else error
+        finally:
+            record.seconds = round(before + time.monotonic() - start, 3)
+            record.finished = manifest.now()
+            record.warnings = [*record.warnings, *(w for w in collector.messages if w not in record.warnings)]
+            record.save(path)
+        _farewell(current)
+        return _objective(current)
+
+
+def _stages(run: Run) -> None:
+    ran = False
+    try:
+        for stage in options.stages(run.config):
+            ran |= RUNNERS[stage](run)
+            if run.stop.requested:
+                raise Interrupted(f"after stage {stage}; the same command continues")
+    except RunError:
+        _preview(run)  # what there is shows why it failed
+        raise
+    if ran or not (run.folder / "metrics.json").exists():
+        _preview(run)
+
+
+def _preview(run: Run) -> None:
+    from dg.core.gaussians import activate
+    from dg.io.mesh import load_mesh
+    from dg.io.ply import read_ply
+    from dg.runtime.preview import Subject, write_all
+
+    splats = Path(run.config["gaussians"] or run.folder / "gaussians.ply")
+    meshes = [run.folder / f"mesh.{run.config['mesh_format']}", run.folder / "coarse.glb"]
+    mesh = next((m for m in meshes if m.is_file()), None)
+    subject = Subject(
+        gaussians=activate(read_ply(splats)).to(run.device) if splats.is_file() else None,
+        mesh=load_mesh(mesh).to(run.device) if mesh is not None else None,
+        reference=run.reference,
+        raster=run.raster,
+        mesh_raster=run.mesh_raster,
+        radius=run.camera.radius,
+        fovy_deg=run.camera.fovy_deg,
+        elevation_deg=run.config["elevation"],
+        device=run.device,
+    )
+    scores = write_all(run.folder, subject, run.part("preview"), run.config["name"])
+    run.results |= scores
+    if subject.gaussians is not None:
+        run.results["splats/count"] = len(subject.gaussians)
+    if subject.mesh is not None:
+        run.results |= {"mesh/vertices": len(subject.mesh.vertices), "mesh/faces": len(subject.mesh.faces)}
+    run.results |= {f"seconds/{name}": stage.seconds for name, stage in run.manifest.stages.items()}
+    write_json(run.folder / "metrics.json", run.results)
+
+
+def _recorded(run: Run, error: BaseException) -> BaseException:
+    """Writes the failure into manifest and log; returns what to raise."""
+    if isinstance(error, FloatingPointError):
+        error = RunError(str(error))
+    interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
+    if isinstance(error, KeyboardInterrupt):
+        error = Interrupted("at once; the same command continues from the last checkpoint")
+    run.manifest.status = "interrupted" if interrupted else "failed"
+    for stage in run.manifest.stages.values():
+        if stage.status == "failed" and interrupted:
+            stage.status = "interrupted"
+    if not interrupted:
+        run.manifest.failures.append(f"{type(error).__name__}: {error}")
+    quiet = logging.LogRecord(
+        "dg", logging.ERROR, __file__, 0, "%s", ("".join(traceback.format_exception(error)),), None
+    )
+    for handler in logging.getLogger().handlers:  # the whole story goes into log.txt; the console gets one line later
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(quiet)
+    return error
+
+
+def _farewell(run: Run) -> None:
+    mesh = run.folder / f"mesh.{run.config['mesh_format']}"
+    best = next((p for p in (mesh, run.folder / "coarse.glb", run.folder / "gaussians.ply") if p.exists()), None)
+    times = " · ".join(f"{name} {stage.seconds:.1f} s" for name, stage in run.manifest.stages.items())
+    log.info("%s  (%s)", best, times)
+    if (run.folder / "overview.png").exists():
+        log.info("%s shows it from all sides", run.folder / "overview.png")
+
+
+def _objective(run: Run) -> float | None:
+    name = run.config["objective"]
+    if name is None:
+        return None
+    import json
+
+    from dg.runtime.build import nearest
+
+    results: dict[str, Any] = json.loads((run.folder / "metrics.json").read_text())
+    if not isinstance(results.get(name), (int, float)):
+        raise UserError(f"objective={name} is no number in {run.folder / 'metrics.json'}{nearest(name, results)}")
+    return float(results[name])
+
+
+def flat(prefix: str, value: Any) -> dict[str, Any]:
+    """A report's numbers as entries of metrics.json."""
+    items = asdict(value) if is_dataclass(value) and not isinstance(value, type) else dict(value)
+    return {f"{prefix}/{k}": v for k, v in items.items() if isinstance(v, (int, float, bool, str)) or v is None}

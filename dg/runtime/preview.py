@@ -1,0 +1,153 @@
+"""What a person looks at after a run: views/, overview.png, turntable.mp4. Made from the files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dg.core.camera import orbit
+from dg.eval.overview import Row, overview
+from dg.io.images import write_png
+from dg.io.video import write_mp4
+from dg.meshraster.protocol import MeshRasterizer
+from dg.meshraster.render import render_mesh
+from dg.raster.protocol import Rasterizer
+from dg.runtime.logging import log
+from dg.types import Cameras, Gaussians, Mesh, Reference
+
+SIDES = {"front": 0.0, "right": 90.0, "back": 180.0, "left": -90.0}
+
+
+@dataclass(frozen=True)
+class PreviewOptions:
+    """Attributes:
+    size: side of every picture in pixels.
+    azimuths: how many views go into views/; 0 leaves them and the overview out.
+    turntable_frames: of one turn; 0 leaves the video out.
+    """
+
+    size: int = 256
+    azimuths: int = 8
+    turntable_frames: int = 60
+    turntable_fps: int = 20
+
+    def __post_init__(self) -> None:
+        if self.size < 16 or self.azimuths < 0 or self.turntable_frames < 0 or self.turntable_fps < 1:
+            raise ValueError("size must be at least 16, turntable_fps at least 1, and no count negative")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What there is to look at, and from where."""
+
+    gaussians: Gaussians | None
+    mesh: Mesh | None
+    reference: Reference | None
+    raster: Rasterizer
+    mesh_raster: MeshRasterizer
+    radius: float
+    fovy_deg: float
+    elevation_deg: float
+    device: torch.device
+
+    def cameras(self, azimuths_deg: list[float], size: int) -> Cameras:
+        views = orbit(self.elevation_deg, azimuths_deg, self.radius, fovy_deg=self.fovy_deg, height=size)
+        return views.to(self.device)
+
+    @torch.no_grad()
+    def splats(self, cameras: Cameras) -> Float[Tensor, "V H W 4"]:
+        """On white, with alpha."""
+        assert self.gaussians is not None
+        render = self.raster(self.gaussians, cameras, torch.ones(3, device=self.device))
+        return torch.cat([render.rgb, render.alpha], -1).clamp(0, 1).cpu()
+
+    @torch.no_grad()
+    def surface(self, cameras: Cameras) -> Float[Tensor, "V H W 4"]:
+        """On white, with alpha."""
+        assert self.mesh is not None
+        render = render_mesh(self.mesh, cameras, self.mesh_raster, torch.ones(3, device=self.device), ssaa=2)
+        return torch.cat([render.rgb, render.alpha], -1).clamp(0, 1).cpu()
+
+    @property
+    def kinds(self) -> dict[str, object]:
+        found = {"splats": self.splats if self.gaussians is not None else None}
+        found |= {"mesh": self.surface if self.mesh is not None else None}
+        return {name: render for name, render in found.items() if render is not None}
+
+
+def reference_scores(subject: Subject) -> dict[str, float]:
+    """How well splats and mesh agree with the picture they were made from: PSNR on white, IoU of the silhouettes."""
+    if subject.reference is None:
+        return {}
+    rgba = subject.reference.rgba.cpu()
+    target = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+    scores: dict[str, float] = {}
+    for kind, render in subject.kinds.items():
+        picture = render(subject.reference.cameras.to(subject.device))
+        error = (picture[..., :3] - target).square().mean().clamp_min(1e-10)
+        inside, wanted = picture[..., 3] > 0.5, rgba[..., 3] > 0.5
+        union = (inside | wanted).sum().clamp_min(1)
+        scores[f"{kind}/psnr_ref"] = float(-10 * error.log10())
+        scores[f"{kind}/iou_ref"] = float((inside & wanted).sum() / union)
+    return scores
+
+
+def write_views(folder: Path, subject: Subject, options: PreviewOptions) -> None:
+    """views/{splats,mesh}_AZIMUTH.png, with alpha."""
+    azimuths = [360.0 * i / options.azimuths for i in range(options.azimuths)]
+    cameras = subject.cameras(azimuths, options.size)
+    for kind, render in subject.kinds.items():
+        for azimuth, picture in zip(azimuths, render(cameras), strict=True):
+            alpha = picture[..., 3:]
+            colour = ((picture[..., :3] - (1 - alpha)) / alpha.clamp_min(1e-4)).clamp(0, 1)  # take the white out again
+            write_png(folder / "views" / f"{kind}_{azimuth:03.0f}.png", torch.cat([colour, alpha], -1))
+
+
+def write_overview(
+    folder: Path, subject: Subject, options: PreviewOptions, title: str, scores: dict[str, float]
+) -> None:
+    cameras = subject.cameras(list(SIDES.values()), options.size)
+    rows = []
+    for kind, render in subject.kinds.items():
+        count = len(subject.gaussians) if kind == "splats" else len(subject.mesh.faces)
+        fact = f"{count:,} {'Gaussians' if kind == 'splats' else 'faces'}"
+        if f"{kind}/psnr_ref" in scores:
+            fact += f" · reference: {scores[f'{kind}/psnr_ref']:.1f} dB, IoU {scores[f'{kind}/iou_ref']:.2f}"
+        rows.append(Row(kind, fact, list(render(cameras)[..., :3])))
+    source = None
+    if subject.reference is not None:
+        rgba = subject.reference.rgba[0].cpu()
+        source = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+    write_png(folder / "overview.png", overview(title, list(SIDES), rows, source, options.size))
+
+
+def write_turntable(folder: Path, subject: Subject, options: PreviewOptions) -> None:
+    """Splats and mesh side by side, one turn."""
+
+    def frames() -> Iterator[Tensor]:
+        for i in range(options.turntable_frames):
+            camera = subject.cameras([360.0 * i / options.turntable_frames], options.size)
+            yield torch.cat([render(camera)[0, ..., :3] for render in subject.kinds.values()], 1)
+
+    try:
+        write_mp4(folder / "turntable.mp4", frames(), options.turntable_fps)
+    except (OSError, RuntimeError) as error:
+        log.warning("no turntable.mp4: %s", " ".join(str(error).split())[:200])
+
+
+def write_all(folder: Path, subject: Subject, options: PreviewOptions, title: str) -> dict[str, float]:
+    """Everything that `options` asks for; returns the scores against the reference."""
+    if not subject.kinds:
+        return {}
+    scores = reference_scores(subject)
+    if options.azimuths:
+        write_views(folder, subject, options)
+        write_overview(folder, subject, options, title, scores)
+    if options.turntable_frames:
+        write_turntable(folder, subject, options)
+    return scores

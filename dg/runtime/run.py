@@ -1,0 +1,130 @@
+"""One run while it lasts: its folder, its parts (built when first asked for), and the bookkeeping of its stages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dg.io.files import sha256
+from dg.runtime import device as devices
+from dg.runtime.build import build, inert
+from dg.runtime.callbacks import StopSignal
+from dg.runtime.errors import UserError
+from dg.runtime.logging import log
+from dg.runtime.manifest import Manifest, StageRecord, peak_memory_mb
+
+
+@dataclass
+class Run:
+    config: dict[str, Any]  # resolved and validated
+    folder: Path
+    manifest: Manifest
+    stop: StopSignal
+    results: dict[str, Any] = field(default_factory=dict)  # what metrics.json gets
+
+    def part(self, group: str, **given: Any) -> Any:
+        """Builds the component of a config group. Values without effect become warnings, errors with strict=true."""
+        component = build(self.config[group], group, **given)
+        for text in inert(component, group, self.config["iters"]):
+            if self.config["strict"]:
+                raise UserError(f"{text} (an error because of strict=true)")
+            log.warning("%s", text)
+        return component
+
+    @cached_property
+    def device(self) -> torch.device:
+        return devices.resolve(self.config["device"])
+
+    @cached_property
+    def raster(self) -> Any:
+        return self.part("raster")
+
+    @cached_property
+    def mesh_raster(self) -> Any:
+        return self.part("meshraster")
+
+    @cached_property
+    def camera(self) -> Any:
+        return self.part("camera")
+
+    @cached_property
+    def prior(self) -> Any:
+        prior = self.part("prior")
+        return prior.to(self.device) if hasattr(prior, "to") else prior
+
+    @cached_property
+    def reference(self) -> Any:
+        """The picture as the stages see it; None where the run has none."""
+        path = self.config["input"]
+        if path is None or self.config["task"]["kind"] != "image" or not Path(path).is_file():
+            return None
+        from dg.data.image import load_reference
+
+        try:
+            return load_reference(
+                Path(path),
+                recenter=self.config["recenter"],
+                elevation_deg=self.config["elevation"],
+                radius=self.camera.radius,
+                fovy_deg=self.camera.fovy_deg,
+                size=self.config["task"]["reference_size"],
+            )
+        except (ValueError, OSError) as error:
+            raise UserError(f"input={path}: {error}") from error
+
+    def source(self, key: str, default: str, stage: str) -> Path:
+        """The file a stage starts from: what the user gave, else what the stage before left in the folder."""
+        if self.config[key] is not None:
+            return Path(self.config[key])
+        path = self.folder / default
+        if not path.is_file():
+            raise UserError(
+                f"stage {stage} needs {path}, which is not there; add the stage before it, or give {key}=FILE"
+            )
+        return path
+
+    def is_done(self, stage: str, inputs: Mapping[str, str]) -> bool:
+        """Whether an earlier session finished the stage from the same inputs and its files are as it left them."""
+        record = self.manifest.stages.get(stage)
+        if record is None or record.status != "done" or not record.outputs or record.inputs != dict(inputs):
+            return False
+        paths = {self.folder / name: checksum for name, checksum in record.outputs.items()}
+        return all(path.is_file() and sha256(path) == checksum for path, checksum in paths.items())
+
+    def do(self, stage: str, inputs: list[Path], work: Callable[[], list[Path]]) -> bool:
+        """Runs a stage unless it is done already; books time, memory and files. Returns whether it ran.
+
+        Args:
+            work: does it and returns the files it made.
+        """
+        checksums = {path.name: sha256(path) for path in inputs}
+        if self.is_done(stage, checksums):
+            log.info("%s: done before, kept", stage)
+            return False
+        old = self.manifest.stages.get(stage)
+        unfinished = old is not None and old.status != "done" and old.inputs == checksums
+        record = StageRecord(inputs=checksums, seconds=old.seconds if unfinished and old is not None else 0.0)
+        self.manifest.stages[stage] = record
+        self.manifest.save(self.folder)
+        before, start = record.seconds, time.monotonic()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        record.status = "failed"
+        try:
+            made = work()
+            record.status = "done"
+            record.outputs = {str(path.relative_to(self.folder)): sha256(path) for path in made}
+        finally:
+            record.seconds = round(before + time.monotonic() - start, 3)
+            record.peak_memory_mb = peak_memory_mb()
+            if self.device.type == "cuda":
+                record.peak_gpu_memory_mb = round(torch.cuda.max_memory_allocated(self.device) / 2**20, 1)
+            self.manifest.save(self.folder)
+        log.info("%s: %.1f s", stage, record.seconds)
+        return True

@@ -1,0 +1,60 @@
+"""What became of the jobs of a multirun: one line of JSON each, beside the sweep."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from dg.io.files import append_line
+
+FILE = "jobs.jsonl"
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    job: int
+    name: str | None
+    folder: str | None
+    overrides: list[str]
+    status: str  # done | failed | interrupted
+    exit_code: int
+    error: str | None
+    seconds: float
+
+
+def in_multirun() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def write(record: JobRecord) -> None:
+    append_line(Path(HydraConfig.get().sweep.dir) / FILE, json.dumps(asdict(record)))
+
+
+class Watch(Callback):
+    """Remembers, in the process that started the sweep, where its records begin. Jobs may run in other processes."""
+
+    current: Watch | None = None
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self.start = 0
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self.path = Path(config.hydra.sweep.dir) / FILE
+        self.start = self.path.stat().st_size if self.path.exists() else 0
+        Watch.current = self
+
+    def records(self) -> list[JobRecord]:
+        """What this sweep's jobs left, in the order in which they ended."""
+        if self.path is None or not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self.start)
+            return [JobRecord(**json.loads(line)) for line in file]

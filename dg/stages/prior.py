@@ -1,0 +1,297 @@
+"""Trains `zero123_mini`: reference picture and camera to noise, on rendered views of the library and of invented objects."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from dg.core import camera, rng
+from dg.data.training_views import Batch, ViewBank, composite
+from dg.priors import zero123_mini as mini
+from dg.priors.mini_net import MiniConfig, MiniNet, preconditioning
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one step consists of, and how the weights follow.
+
+    A tenth of the references is withheld (`drop`), which is what classifier-free guidance needs. In a share of the
+    pictures (`spoil`) x_t is made from a spoiled x_0 while the true one is to be found: distillation shows the network
+    renders of unfinished objects, blurred, off in colour, wrong in shape, and it should pull them to the reference
+    instead of explaining them away.
+    """
+
+    iters: int = 24000
+    references: int = 128
+    targets: int = 4  # per reference
+    lr: float = 8e-4
+    warmup: int = 500
+    decay_from: float = 0.0  # share of the training after which the rate falls to zero along a half cosine
+    weight_decay: float = 0.05
+    ema: float = 0.9995
+    drop: float = 0.1
+    spoil: float = 0.25
+    refresh_every: int = 8  # steps between renderings of the next chunk of the bank
+    clip: float = 1.0
+
+    def lr_at(self, step: int) -> float:
+        frac = max(0.0, step / self.iters - self.decay_from) / (1 - self.decay_from)
+        cosine = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(1.0, frac))).item())
+        return self.lr * min(1.0, step / self.warmup) * max(cosine, 1e-3)
+
+
+class Denoiser(nn.Module):
+    """Encoding of the references and denoising of their targets as one graph, for torch.compile."""
+
+    def __init__(self, net: MiniNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, picture: Tensor, ray0: Tensor, vector0: Tensor, x_t: Tensor, t: Tensor, alpha_bar_t: Tensor, ray: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
+        return self.net(x_t, t, alpha_bar_t, ray, vector, self.net.encode(picture, ray0, vector0))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One batch as the network reads it: R references, B = R K targets."""
+
+    reference: tuple[Tensor, Tensor, Tensor]  # picture, rays, vector
+    rays: Float[Tensor, "B N 6"]
+    vector: Float[Tensor, "B d"]
+    x0: Float[Tensor, "B 3 h w"]
+
+
+def network_inputs(
+    batch: Batch, background: Float[Tensor, "B 3"], dropped: Float[Tensor, "R"], config: MiniConfig
+) -> Inputs:
+    group = len(batch.targets) // len(batch.reference)
+    rgb, alpha = batch.reference[:, :3], batch.reference[:, 3:]
+    keep = (1 - dropped)[:, None, None, None]
+    picture = torch.cat([2 * rgb - alpha, alpha], 1) * keep  # premultiplied: alpha (2 c - 1)
+    azimuth0 = camera.spherical(batch.reference_cameras)[1]
+    each = lambda x: x.repeat_interleave(group, 0)  # noqa: E731
+    beside = type(batch.cameras)(
+        each(batch.reference_cameras.c2w), each(batch.reference_cameras.K), batch.cameras.width, batch.cameras.height
+    )
+    return Inputs(
+        (
+            picture,
+            mini.rays(batch.reference_cameras, azimuth0, config.grid),
+            mini.reference_vector(batch.reference_cameras, dropped),
+        ),
+        mini.rays(batch.cameras, each(azimuth0), config.grid),
+        mini.target_vector(batch.cameras, beside, background, each(dropped)),
+        2 * composite(batch.targets, background) - 1,
+    )
+
+
+def draw_backgrounds(n: int, generator: torch.Generator) -> Float[Tensor, "n 3"]:
+    """White, black, and now and then any colour."""
+    choice = torch.rand(n, 1, generator=generator)
+    plain = (choice < 0.45).float().expand(n, 3)
+    return torch.where(choice > 0.88, torch.rand(n, 3, generator=generator), plain)
+
+
+def spoiled(x0: Float[Tensor, "B 3 h w"], group: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Some pictures moved, scaled, faded into another view, tinted and blurred, as unfinished objects look.
+
+    Returns:
+        The pictures, and which of them were spoiled [B] (1 or 0).
+    """
+    n, side = len(x0), x0.shape[-1]
+    u = lambda *shape: torch.rand(*shape, generator=generator).to(x0)  # noqa: E731
+    chosen = (u(n) < share).float()
+    other = x0.reshape(-1, group, *x0.shape[1:]).roll(1, 1).reshape_as(x0)
+    fade = (u(n) * (u(n) < 0.5))[:, None, None, None]
+    y = x0 + fade * (other - x0)
+    theta = torch.zeros(n, 2, 3).to(x0)
+    theta[:, 0, 0], theta[:, 1, 1] = 1 + (u(n) - 0.5) * 0.3, 1 + (u(n) - 0.5) * 0.3
+    theta[:, :, 2] = (u(n, 2) - 0.5) * 0.15
+    y = F.grid_sample(y, F.affine_grid(theta, list(x0.shape), align_corners=False), padding_mode="border", align_corners=False)
+    levels = [y, *(F.interpolate(F.avg_pool2d(y, k), (side, side), mode="bilinear") for k in (2, 4, 8))]
+    level = torch.bucketize(u(n), torch.tensor([0.3, 0.6, 0.85]).to(x0))
+    y = torch.stack(levels, 1)[torch.arange(n, device=x0.device), level]
+    y = (y * (1 + (u(n, 1, 1, 1) - 0.5) * 0.4) + (u(n, 3, 1, 1) - 0.5) * 0.4 * (u(n, 1, 1, 1) < 0.5)).clamp(-1, 1)
+    mask = chosen[:, None, None, None]
+    return x0 * (1 - mask) + y * mask, chosen
+
+
+class PriorStage(L.LightningModule):
+    """One training. Draws come from (seed, purpose, step), so a resumed run goes on as the unbroken one would.
+
+    Args:
+        bank: makes the bank of views on the training device.
+        net: the network's shape.
+        start: a checkpoint of `zero123_mini` to start from; None starts from random weights.
+        compile: torch.compile on CUDA devices.
+    """
+
+    def __init__(
+        self, *, bank: Callable[[torch.device], ViewBank], net: MiniConfig, recipe: Recipe, seed: int = 0,
+        start: str | Path | None = None, shift: float = 2.0, compile: bool = True, log_every: int = 100,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.automatic_optimization = False
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(rng.key(seed, "weights"))
+            self.net = MiniNet(net)
+        if start is not None:
+            self.net.load_state_dict(mini.load(start)[0].state_dict())
+        self.recipe, self.seed, self.shift, self.log_every = recipe, seed, shift, log_every
+        self.compile_network = compile
+        self.make_bank = bank
+        self.bank: ViewBank | None = None
+        self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
+        self.register_buffer("alpha_bar", mini.shifted_cosine(shift=shift), persistent=False)
+        self.step = 0
+        self.tally = torch.zeros(10, 2)  # summed loss and count by tenths of the schedule
+        self.clock = (0, time.monotonic())
+        self._run: Callable[..., Any] | None = None
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        decayed = [p for p in self.net.parameters() if p.ndim == 2]
+        rest = [p for p in self.net.parameters() if p.ndim != 2]
+        groups = [{"params": decayed, "weight_decay": self.recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=self.recipe.lr, betas=(0.9, 0.98), fused=torch.cuda.is_available())
+
+    def on_fit_start(self) -> None:
+        self.average = {k: v.to(self.device) for k, v in self.average.items()}
+        self.tally = torch.zeros(10, 2, device=self.device)
+        if self.bank is None:
+            self.bank = self.make_bank(self.device)
+            self.bank.rendered = self.rendered_at(self.step)
+            self.bank.refresh()
+        denoiser = Denoiser(self.net)
+        use = self.compile_network and self.device.type == "cuda"
+        self._run = torch.compile(denoiser) if use else denoiser
+        self.clock = (self.step, time.monotonic())
+
+    def rendered_at(self, step: int) -> int:
+        """The chunk that the bank's present content begins with: after a full turn more, it is as it was."""
+        return step // self.recipe.refresh_every
+
+    def training_step(self, batch: Any, batch_index: int) -> None:
+        self.step = int(batch)
+        optimizer = self.optimizers()
+        for group in optimizer.param_groups:
+            group["lr"] = self.recipe.lr_at(self.step)
+        if self.step % self.recipe.refresh_every == 0:
+            self.bank.refresh(self.bank.chunk)
+        loss = self._loss(rng.generator(self.seed, "batch", self.step))
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
+        optimizer.step()
+        self._follow()
+        if self.step % self.log_every == 0:
+            self._report(float(loss))
+
+    def _loss(self, generator: torch.Generator) -> Tensor:
+        recipe, device = self.recipe, self.device
+        batch = self.bank.batch(recipe.references, recipe.targets, generator)
+        n = len(batch.targets)
+        background = draw_backgrounds(n, generator).to(device)
+        dropped = (torch.rand(recipe.references, generator=generator) < recipe.drop).float().to(device)
+        inputs = network_inputs(batch, background, dropped, self.net.config)
+        spread = (torch.arange(n) + torch.rand(n, generator=generator)) / n  # stratified, then shuffled
+        t = (spread[torch.randperm(n, generator=generator)] * len(self.alpha_bar)).long().to(device)
+        shown, was_spoiled = spoiled(inputs.x0, recipe.targets, recipe.spoil, generator)
+        noise = self._normal(inputs.x0.shape, generator)
+        alpha_bar = self.alpha_bar[t]
+        a2 = alpha_bar[:, None, None, None]
+        x_t = a2.sqrt() * shown + (1 - a2).sqrt() * noise
+        out, _ = self._run(*inputs.reference, x_t, t.float(), alpha_bar, inputs.rays, inputs.vector)
+        skip, scale, _ = preconditioning(alpha_bar)
+        error = (out - (inputs.x0 - skip * x_t) / scale).square().mean((1, 2, 3))
+        weight = torch.where(was_spoiled > 0, (4 * scale.flatten().square()).clamp_max(1), torch.ones_like(error))
+        with torch.no_grad():
+            bucket = (t * 10 // len(self.alpha_bar)).clamp_max(9)
+            self.tally.index_add_(0, bucket, torch.stack([error.detach(), torch.ones_like(error)], -1) * (1 - was_spoiled)[:, None])  # fmt: skip
+        return (weight * error).mean()
+
+    def _normal(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Drawn on the device: six million normals a step are too many for the CPU. Seeded from the step all the same."""
+        seed = int(torch.randint(2**62, (), generator=generator))
+        own = torch.Generator(self.device).manual_seed(seed)
+        return torch.randn(shape, generator=own, device=self.device)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        weight = 1 - min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+        live = self.net.state_dict()
+        torch._foreach_lerp_([self.average[k] for k in live], list(live.values()), weight)
+
+    def _report(self, loss: float) -> None:
+        before, then = self.clock
+        now = time.monotonic()
+        rate = (self.step - before) * self.recipe.references * self.recipe.targets / (now - then)
+        by_t = (self.tally[:, 0] / self.tally[:, 1].clamp_min(1)).tolist()
+        self.tally.zero_()
+        self.clock = (self.step, now)
+        values = {f"train/loss_t{100 * i}": v for i, v in enumerate(by_t)}
+        self.log_dict({"train/loss": loss, "train/pictures_per_s": rate, "train/lr": self.recipe.lr_at(self.step), **values})
+        self.print(f"{self.step}/{self.recipe.iters}  {rate:.0f}/s  " + " ".join(f"{v:.4f}" for v in by_t))
+
+    def averaged(self) -> MiniNet:
+        """A copy of the network with the averaged weights."""
+        net = MiniNet(self.net.config).to(self.device)
+        net.load_state_dict(self.average)
+        return net.eval().requires_grad_(False)
+
+    def export(self, path: str | Path, **about: object) -> None:
+        """Writes the averaged weights as a checkpoint of `zero123_mini`."""
+        mini.save(self.averaged(), path, len(self.alpha_bar), self.shift, iters=self.step, seed=self.seed, **about)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["prior_stage"] = {"step": self.step, "average": {k: v.cpu() for k, v in self.average.items()}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.step = checkpoint["prior_stage"]["step"]
+        self.average = checkpoint["prior_stage"]["average"]
+
+
+def steps(iters: int, start: int = 0) -> DataLoader:
+    """The numbers of the steps to take."""
+    return DataLoader(range(start + 1, iters + 1), batch_size=None)
+
+
+@torch.no_grad()
+def held_out_psnr(
+    net: MiniNet, bank: ViewBank, alpha_bar: Float[Tensor, "T"], times: list[int], *, samples: int = 128, seed: int = 0
+) -> dict[str, list[float]]:
+    """x_0's PSNR in dB by t, over `samples` references with 4 targets each, white and black backgrounds in turn.
+
+    Returns:
+        "model" and "without_picture" (the same with the picture withheld), one value per t; "copy": the reference itself
+        taken as the answer; "blank": the background.
+    """
+    device = bank.device
+    batch = bank.batch(samples, 4, rng.generator(seed, "held-out"))
+    n = len(batch.targets)
+    background = (torch.arange(n, device=device) % 2).float()[:, None].expand(n, 3)
+    noise = torch.randn(n, 3, bank.size, bank.size, generator=rng.generator(seed, "held-out noise")).to(device)
+    psnr = lambda a, b: float((-10 * ((a - b) / 2).square().mean((1, 2, 3)).clamp_min(1e-6).log10()).mean())  # noqa: E731
+    scores: dict[str, list[float]] = {"model": [], "without_picture": []}
+    for name, flag in (("model", 0.0), ("without_picture", 1.0)):
+        inputs = network_inputs(batch, background, torch.full((samples,), flag, device=device), net.config)
+        kept = net.encode(*inputs.reference)
+        for t in times:
+            step = torch.full((n,), t, device=device)
+            a2 = alpha_bar.to(device)[step][:, None, None, None]
+            x_t = a2.sqrt() * inputs.x0 + (1 - a2).sqrt() * noise
+            _, x0 = net(x_t, step.float(), a2.flatten(), inputs.rays, inputs.vector, kept)
+            scores[name].append(psnr(x0.clamp(-1, 1), inputs.x0))
+    copied = 2 * composite(batch.reference.repeat_interleave(4, 0), background) - 1
+    scores["copy"] = [psnr(copied, inputs.x0)]
+    scores["blank"] = [psnr((2 * background - 1)[:, :, None, None].expand_as(copied), inputs.x0)]
+    return scores

@@ -1,0 +1,133 @@
+"""What every prior promises (`dg.priors.protocol`)."""
+
+import pytest
+import torch
+from dg.io.mesh import save_mesh
+
+from dg.core.camera import orbit
+from dg.core.distill import SDS
+from dg.meshraster.cpu import CpuMeshRasterizer
+from dg.priors.oracle import OraclePrior
+from dg.priors.point import PointPrior
+from dg.priors.silhouette import SilhouettePrior
+from dg.types import Mesh, Reference
+
+
+def box(size: tuple[float, float, float]) -> Mesh:
+    corners = torch.tensor([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
+    quads = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+    faces = [f for a, b, c, d in quads for f in ((a, b, c), (a, c, d))]
+    return Mesh(corners * torch.tensor(size), torch.tensor(faces))
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    rgba = torch.zeros(1, 128, 128, 4)
+    rgba[:, 40:90, 30:100] = torch.tensor([0.8, 0.3, 0.1, 1.0])
+    return Reference(rgba, orbit(0, 0, 2.0, height=128))
+
+
+@pytest.fixture(scope="module", params=["point", "oracle", "oracle_blur", "silhouette", "zero123_mini"])
+def prior(request, tmp_path_factory):
+    raster = CpuMeshRasterizer()
+    if request.param == "point":
+        return PointPrior(image_size=32)
+    if request.param == "silhouette":
+        return SilhouettePrior(rasterizer=raster, image_size=32)
+    if request.param == "zero123_mini":
+        from dg.priors.zero123_mini import Zero123Mini
+
+        return Zero123Mini()
+    path = tmp_path_factory.mktemp("oracle") / "box.glb"
+    save_mesh(box((0.6, 0.4, 0.2)), path)
+    blur = {"blur_px": 1.5, "noise": 0.1} if request.param == "oracle_blur" else {}
+    return OraclePrior(mesh=path, rasterizer=raster, image_size=32, **blur)
+
+
+def batch(prior, count=2):
+    cameras = orbit([0.0] * count, [10.0 + 70 * i for i in range(count)], 2.0, height=64)
+    background = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])[:count]
+    rgb = torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    return cameras, background, rgb
+
+
+def test_shapes_dtypes_and_guidance(prior, reference):
+    cameras, background, rgb = batch(prior)
+    z = prior.encode(rgb)
+    cond = prior.condition(reference, None, cameras, background)
+    out = prior.predict(z.detach(), torch.tensor([500, 500]), cond)
+    assert out.cond.shape == z.shape and out.cond.dtype == torch.float32
+    assert out.uncond is None or out.uncond.shape == z.shape
+    assert torch.isfinite(out.cond).all()
+    picture = prior.decode(z.detach())
+    assert picture.shape[1] == 3 and picture.min() >= 0 and picture.max() <= 1
+    assert prior.views_per_sample in (1, 4)
+    assert prior.alpha_bar.ndim == 1 and (prior.alpha_bar.diff() < 0).all()
+
+
+def test_gradients_reach_the_picture(prior, reference):
+    cameras, background, rgb = batch(prior)
+    cond = prior.condition(reference, None, cameras, background)
+    z = prior.encode(rgb)
+    eps = torch.randn(z.shape, generator=torch.Generator().manual_seed(1))
+    SDS().loss(lambda z_t, t: prior.predict(z_t, t, cond), z, torch.tensor([500, 500]), eps, prior.alpha_bar).backward()
+    assert rgb.grad.abs().sum() > 0
+    assert torch.isfinite(rgb.grad).all()
+
+
+def test_the_same_question_gets_the_same_answer(prior, reference):
+    cameras, background, rgb = batch(prior)
+    z = prior.encode(rgb).detach()
+    answers = []
+    for _ in range(2):
+        cond = prior.condition(reference, None, cameras, background)
+        answers.append(prior.predict(z, torch.tensor([300, 300]), cond).cond)
+    assert torch.equal(*answers)
+
+
+def test_a_batch_is_its_parts(prior, reference):
+    cameras, background, rgb = batch(prior)
+    z, t = prior.encode(rgb).detach(), torch.tensor([300, 600])
+    together = prior.predict(z, t, prior.condition(reference, None, cameras, background)).cond
+    for i in range(2):
+        one = slice(i, i + 1)
+        alone = prior.predict(z[one], t[one], prior.condition(reference, None, cameras[one], background[one])).cond
+        torch.testing.assert_close(alone[0], together[i], atol=2e-4, rtol=1e-4)
+
+
+def test_the_background_is_part_of_the_condition(prior, reference):
+    cameras, _, rgb = batch(prior, 1)
+    z, t = prior.encode(rgb).detach(), torch.tensor([400])
+    a, b = (
+        prior.predict(z, t, prior.condition(reference, None, cameras, torch.full((1, 3), v))).cond for v in (0.0, 1.0)
+    )
+    assert (a - b).abs().mean() > 1e-3
+
+
+def test_the_timestep_matters(prior, reference):
+    cameras, background, rgb = batch(prior, 1)
+    z = prior.encode(rgb).detach()
+    cond = prior.condition(reference, None, cameras, background)
+    a, b = (prior.predict(z, torch.tensor([t]), cond).cond for t in (100, 900))
+    assert (a - b).abs().mean() > 1e-3
+
+
+def test_decode_inverts_encode(prior):
+    rgb = torch.rand(1, 3, prior.image_size, prior.image_size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(prior.decode(prior.encode(rgb)), rgb, atol=1e-5, rtol=0)
+
+
+def test_views_see_the_object_from_their_side(tmp_path):
+    """A red front and a blue back: azimuth 180 sees blue."""
+    cube = box((0.5, 0.5, 0.5))
+    texture = torch.zeros(1, 2, 3)
+    texture[0, 0, 0], texture[0, 1, 2] = 1, 1
+    back = cube.vertices[cube.faces].mean(1)[:, 2] < -0.2
+    uv = torch.tensor([[0.25, 0.5], [0.75, 0.5]])
+    mesh = Mesh(cube.vertices, cube.faces, uv, back.long()[:, None].expand(-1, 3).contiguous(), texture)
+    path = tmp_path / "two.glb"
+    save_mesh(mesh, path)
+    prior = OraclePrior(mesh=path, rasterizer=CpuMeshRasterizer(), image_size=32)
+    cond = prior.condition(None, None, orbit([0, 0], [0, 180], 2.0, height=32), torch.zeros(2, 3))
+    centre = cond.extra[:, :, 16, 16]
+    assert centre[0].argmax() == 0 and centre[1].argmax() == 2
