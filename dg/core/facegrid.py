@@ -1,8 +1,8 @@
 """Texture space without charts: two faces in each cell of a grid. Always possible, but every edge is a seam.
 
 Used for colours that are given per corner (a linear function of the face is looked up exactly) and where no atlas can
-be made. A cell has c x c texels. Its lower face spans the texel centres (0, 0), (L, 0), (0, L) with L = c - 3, its upper
-one (c-1, c-1), (c-1-L, c-1), (c-1, c-1-L); bilinear look-ups of either never touch a texel of the other.
+be made. A cell has c x c texels. With L = c - 3, its lower face spans the texel centres (0, 0), (L, 0), (0, L), its
+upper one (c-1, c-1), (c-1-L, c-1), (c-1, c-1-L); bilinear look-ups of either never touch a texel of the other.
 """
 
 from __future__ import annotations

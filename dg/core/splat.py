@@ -2,7 +2,7 @@
 
 The definition that every rasteriser follows (`dg.raster.dense` spells it out):
 
-- view depth z; a Gaussian with z <= NEAR_SPLAT is not drawn (the real limit of Inria's rasteriser; gsplat's default is 0.01);
+- a Gaussian with view depth z <= NEAR_SPLAT is not drawn (the real limit of Inria's rasteriser; gsplat's is 0.01);
 - 2D covariance = J R C R^T J^T + BLUR_PX2 * I with the Jacobian J of the projection at the mean, whose x/z and y/z are
   clamped a little outside the picture, so that Gaussians beside the frustum do not explode;
 - alpha = min(ALPHA_MAX, opacity * exp(-d^T conic d / 2)), and contributions below ALPHA_MIN do not exist: the exact
@@ -35,7 +35,7 @@ QUAT_EPS = 1e-12
 
 @dataclass(frozen=True)
 class Projected:
-    """N Gaussians seen in V views. Where depth <= NEAR_SPLAT the values are those at the near limit: finite, not meaningful."""
+    """N Gaussians seen in V views. Where depth <= NEAR_SPLAT, the rest is as if at the limit: finite, no more."""
 
     means_px: Float[Tensor, "V N 2"]  # x right, y down, pixel centres at +0.5
     covs_px2: Float[Tensor, "V N 3"]  # xx, xy, yy, blurred

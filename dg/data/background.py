@@ -21,7 +21,8 @@ NOISE_FLOOR = (0.7, 0.5, 0.5)  # Lab; 8 bits and JPEG leave about this much in a
 BACKGROUND_SIGMAS = 4.0  # a pixel this close to the model has the background's colour
 DIMMED = (0.3, 1.8)  # a shadow's or a pool of light's factor on the background's linear light; beyond it is an object
 SHADOW_CHROMA = 4.0  # Lab distance between a shadow and the dimmed background
-SHADOW_SLOPE = 1.3  # Lab per pixel at the working size; a steeper step is an object's edge
+SLOPE = (3.0, 1.3)  # Lab per pixel at the working size, for darker and for lighter; a steeper step is an object's edge
+RAMP, STEEPEST = 0.7, 8.0
 GAP_PX = 2  # the flood passes no gap narrower than twice this
 
 
@@ -183,9 +184,16 @@ def dimmed(
     factor = (light * behind).sum(-1) / np.maximum(np.square(behind).sum(-1), 1e-6)
     expected = to_lab(encode_srgb(behind * factor[..., None]))
     chroma = np.linalg.norm((lab - expected)[..., 1:], axis=-1)
-    smooth = cv2.GaussianBlur(lab, (0, 0), 1.0)
-    gx, gy = (ndimage.correlate1d(smooth, [-0.5, 0, 0.5], axis=axis, mode="nearest") for axis in (1, 0))
-    slope = np.sqrt(np.square(gx).sum(-1) + np.square(gy).sum(-1))
-    soft = slope < SHADOW_SLOPE + 0.5 * float(np.linalg.norm(sigma - np.array(NOISE_FLOOR)))
+    fine, coarse = slope(lab, 1.0), slope(lab, 3.0)
+    extra = 0.5 * float(np.linalg.norm(sigma - np.array(NOISE_FLOOR)))
+    ramp = coarse > RAMP * fine
+    soft = fine < np.where(factor < 1, np.where(ramp, STEEPEST, SLOPE[0]), SLOPE[1]) + extra
     near = chroma < np.maximum(SHADOW_CHROMA, 3 * float(np.linalg.norm(sigma[1:])))
     return near & soft & (factor > DIMMED[0]) & (factor < DIMMED[1])
+
+
+def slope(lab: Float[ndarray, "H W 3"], sigma_px: float) -> Float[ndarray, "H W"]:
+    """Lab per pixel, seen at a scale."""
+    smooth = cv2.GaussianBlur(lab, (0, 0), sigma_px)
+    gx, gy = (ndimage.correlate1d(smooth, [-0.5, 0, 0.5], axis=axis, mode="nearest") for axis in (1, 0))
+    return np.sqrt(np.square(gx).sum(-1) + np.square(gy).sum(-1))

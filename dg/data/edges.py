@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
+from scipy import ndimage
 
 from dg.data.background import spread
 
@@ -18,21 +19,13 @@ REACH_PX = 2.5  # half the width of the edge at the working size
 CONTRAST = 0.06  # |F - B| (sRGB in [0, 1]) at which colour and position decide equally
 
 
-def nearby(
-    rgb: Float[ndarray, "H W 3"], known: Bool[ndarray, "H W"], sigma_px: float
-) -> Float[ndarray, "H W 3"]:
-    """The mean colour of the known pixels nearby, looking ever further where there are none."""
-    out = np.zeros_like(rgb)
-    missing = np.ones(known.shape, bool)
-    while missing.any() and known.any():
-        mean, support = spread(rgb, known, sigma_px)
-        take = missing & (support > 1e-3)
-        out[take] = mean[take]
-        missing &= ~take
-        if sigma_px > 2 * max(known.shape):
-            break
-        sigma_px *= 3
-    return out
+def nearby(rgb: Float[ndarray, "H W 3"], known: Bool[ndarray, "H W"], sigma_px: float) -> Float[ndarray, "H W 3"]:
+    """The mean colour of the known pixels close by; where there are none, the colour of the nearest one."""
+    if not known.any():
+        return np.zeros_like(rgb)
+    mean, support = spread(rgb, known, sigma_px)
+    nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+    return np.where((support > 1e-3)[..., None], mean, rgb[tuple(nearest)])
 
 
 def signed_distance(mask: Bool[ndarray, "H W"]) -> Float[ndarray, "H W"]:

@@ -26,12 +26,15 @@ def tile(
     repeats = np.maximum(np.ceil(reach - _SLACK), 1).astype(int)
     if (repeats == 1).all():
         return np.minimum(moved, 1.0), texture
+    if (texture == texture[:1, :1]).all():
+        return np.full_like(corner_uv, 0.5), texture
     limit = max(MAX_PX, *texture.shape[:2])
-    h, w = (max(min(size, limit // n), 1) for size, n in zip(texture.shape[:2], repeats[::-1], strict=True))
-    texture = _resize(texture, h, w)
     # a texture cannot have more copies than texels; the pattern of what repeats that often is invisible anyway
-    copies = [min(n, limit) for n in repeats[::-1]]
-    return np.minimum(moved / repeats, 1.0), np.tile(texture, (*copies, 1))
+    repeats = np.minimum(repeats, limit)
+    h, w = (max(min(size, limit // n), 1) for size, n in zip(texture.shape[:2], repeats[::-1], strict=True))
+    copies = np.tile(_resize(texture, h, w), (repeats[1], repeats[0], 1))
+    needed = np.minimum(np.ceil(reach * [w, h]).astype(int) + 1, [w * repeats[0], h * repeats[1]])
+    return np.clip(moved * [w, h] / needed, 0.0, 1.0), copies[: needed[1], : needed[0]]
 
 
 def pack(
@@ -52,9 +55,8 @@ def pack(
     for texture, (h, w), (y, x) in zip(textures, sizes, corners, strict=True):
         padded = np.pad(_resize(texture, h, w), ((_GUTTER_PX,) * 2, (_GUTTER_PX,) * 2, (0, 0)), mode="edge")
         atlas[y : y + padded.shape[0], x : x + padded.shape[1]] = padded
-        place.append(
-            (np.array([w / width, h / height]), np.array([(x + _GUTTER_PX) / width, (y + _GUTTER_PX) / height]))
-        )
+        whole = np.array([width, height])
+        place.append((np.array([w, h]) / whole, np.array([x + _GUTTER_PX, y + _GUTTER_PX]) / whole))
     return atlas, place
 
 
@@ -75,7 +77,5 @@ def _shelves(sizes: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], int, 
 def _resize(texture: Float[np.ndarray, "h w 3"], height: int, width: int) -> Float[np.ndarray, "H W 3"]:
     if texture.shape[:2] == (height, width):
         return texture
-    channels = [
-        Image.fromarray(np.ascontiguousarray(c)).resize((width, height), Image.BOX) for c in texture.transpose(2, 0, 1)
-    ]
-    return np.stack([np.asarray(c) for c in channels], -1)
+    channels = (Image.fromarray(np.ascontiguousarray(c)) for c in texture.transpose(2, 0, 1))
+    return np.stack([np.asarray(c.resize((width, height), Image.BOX)) for c in channels], -1)

@@ -30,9 +30,7 @@ def load_mesh(path: str | Path) -> Mesh:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no mesh file at {path}; check mesh_file=... (relative paths start at the working folder)"
-        )
+        raise FileNotFoundError(f"no mesh file at {path}; check the path (relative ones start at the working folder)")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; it was probably not written completely, make it again")
     mesh = weld(merge_parts(read_parts(path)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ from dg.core.facegrid import face_grid, paint_corners
 from dg.io.atlas import pack, tile
 from dg.types import Mesh
 
-log = logging.getLogger(__name__)
-
 _UNIFORM_PX = 8  # side of the texture of a plain colour
 _GREY = np.full(3, 0.5, np.float32)
 _TRIMESH_DEFAULT = 102  # the grey of the 2 x 2 picture that trimesh invents for uv without a material
@@ -26,7 +23,7 @@ _TRIMESH_DEFAULT = 102  # the grey of the 2 x 2 picture that trimesh invents for
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of a scene in world space. Corner uv has row 0 at v = 0; `texture` is sRGB, None if colour is unknown."""
+    """One piece of a scene in world space. v = 0 is row 0 of the texture, which is sRGB; None if colour is unknown."""
 
     vertices: Float[np.ndarray, "P 3"]
     faces: Int[np.ndarray, "F 3"]
@@ -45,9 +42,8 @@ def read_parts(path: Path) -> list[Part]:
             f"{path}: '{path.suffix}' is not a known mesh format; use .glb, .gltf, .obj or .ply"
         ) from error
     except Exception as error:  # trimesh raises whatever its parsers do
-        raise ValueError(
-            f"{path} cannot be read as a mesh ({type(error).__name__}: {error}); it is damaged or cut off, make it again"
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is damaged or cut off, make it again; reading it stopped at {reason}") from error
     linear = _linear_vertex_colours(path)
     parts = []
     for node in scene.graph.nodes_geometry:
@@ -65,9 +61,8 @@ def merge_parts(parts: list[Part]) -> Mesh:
     """One mesh: a single texture stays as it is, several are packed into an atlas, tiled ones are repeated."""
     offsets = np.cumsum([0] + [len(p.vertices) for p in parts])
     vertices = torch.from_numpy(np.concatenate([p.vertices for p in parts]).astype(np.float32))
-    faces = torch.from_numpy(
-        np.concatenate([p.faces + o for p, o in zip(parts, offsets, strict=False)]).astype(np.int64)
-    )
+    faces = np.concatenate([p.faces + o for p, o in zip(parts, offsets[:-1], strict=True)])
+    faces = torch.from_numpy(faces.astype(np.int64))
     if all(p.texture is None for p in parts):
         if any(p.corner_uv is None for p in parts):
             return Mesh(vertices, faces)
@@ -155,7 +150,7 @@ def _painted(corners: Float[np.ndarray, "F 3 3"]) -> tuple[np.ndarray, np.ndarra
     return grid.uv[grid.faces_uv].numpy(), paint_corners(torch.from_numpy(corners), grid).numpy()
 
 
-def _uniform(rgb: Float[np.ndarray, "3"]) -> Float[np.ndarray, "h w 3"]:
+def _uniform(rgb: Float[np.ndarray, " 3"]) -> Float[np.ndarray, "h w 3"]:
     return np.broadcast_to(rgb.astype(np.float32), (_UNIFORM_PX, _UNIFORM_PX, 3)).copy()
 
 

@@ -24,7 +24,7 @@ class Split:
 
 
 def split_seams(mesh: Mesh) -> Split:
-    """Duplicates vertices along seams, in their order. Normals come from the whole mesh, so seams do not show in them."""
+    """Duplicates vertices along seams, in their order. Normals come from the whole mesh, so seams do not show."""
     normals = vertex_normals(mesh.vertices.float(), mesh.faces)
     if mesh.uv is None:
         return Split(_f32(mesh.vertices), _f32(normals), None, mesh.faces.numpy())

@@ -1,11 +1,11 @@
 """Compositing of depth-sorted tile lists and its hand-written gradient, as compiled loops that vectorise.
 
-A tile's pixels live in planes of one small workspace. Each (tile, Gaussian) entry is one loop over the tile's rows that the
-footprint touches, all columns, without branches: pixels outside the footprint, or done, get alpha 0. One workspace at
-constant offsets, not an array per plane: so the compiler sees that nothing overlaps and uses vector instructions.
+A tile's pixels live in planes of one small workspace. Each (tile, Gaussian) entry is one loop over the tile's rows that
+the footprint touches, all columns, without branches: pixels outside the footprint, or done, get alpha 0. One workspace
+at constant offsets, not an array per plane: so the compiler sees that nothing overlaps and uses vector instructions.
 
-Gradients are sums over pixels of v, v d, v d d^T (v: gradient of the exponent, d: offset from the mean), written per entry
-and then added per Gaussian in a fixed order, in float64: no atomics, the same bits in every run.
+Gradients are sums over pixels of v, v d, v d d^T (v: gradient of the exponent, d: offset from the mean), written per
+entry and then added per Gaussian in a fixed order, in float64: no atomics, the same bits in every run.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from dg.core import splat
-from dg.raster._numba_tiles import (
-    BLUE, DEPTH, GREEN, OPACITY, RED, TILE_H, TILE_W, XX, XY, YY, X, Y, build,
-)  # fmt: skip
+from dg.raster._numba_tiles import BLUE, DEPTH, GREEN, OPACITY, RED, TILE_H, TILE_W, XX, XY, YY, X, Y, build
 from dg.raster._threads import FASTMATH, compiled, run, take
 
 PIXELS = TILE_W * TILE_H
@@ -113,8 +111,8 @@ def _add(w, g, x0, y0, start, stop, k):
 
 @compiled(fastmath=FASTMATH)
 def _composite_backward(
-    counter, items, first, gaussian, rows, slot, packed, background, across, down, t_final, last, g_rgb, g_alpha, g_depth,
-    sums, g_background,
+    counter, items, first, gaussian, rows, slot, packed, background, across, down, t_final, last, g_rgb, g_alpha,
+    g_depth, sums, g_background,
 ):  # fmt: skip
     height, width = t_final.shape[1:]
     w = np.empty(9 * PIXELS, np.float32)  # planes: column, row, T, what lies behind, red, green, blue, depth, last
@@ -225,7 +223,7 @@ def _reduce(counter, items, order, visible, slots, packed, sums, g_px, g_conics,
 
 
 class Composite(torch.autograd.Function):
-    """(means_px, conics, depths, radii_px, opacities, colors [1 or V, N, 3], background [V 3]) -> (rgb, alpha, depth)."""
+    """Projected Gaussians, colors [1 or V, N, 3] and background [V 3] to rgb, alpha, depth."""
 
     @staticmethod
     def forward(ctx, means_px, conics, depths, radii, opacities, colors, background, width, height):
@@ -251,14 +249,13 @@ class Composite(torch.autograd.Function):
         sums = np.empty((len(tiles.gaussian), SUMS), np.float32)
         g_background = np.empty((len(tiles.first) - 1, 3), np.float32)
         run(
-            _composite_backward, len(tiles.first) - 1, tiles.first, tiles.gaussian, tiles.rows, tiles.slot, tiles.packed,
-            ctx.background, tiles.across, tiles.down, t_final, last, g_rgb, g_alpha, g_depth, sums, g_background,
+            _composite_backward, len(tiles.first) - 1, tiles.first, tiles.gaussian, tiles.rows, tiles.slot,
+            tiles.packed, ctx.background, tiles.across, tiles.down, t_final, last, g_rgb, g_alpha,
+            g_depth, sums, g_background,
         )  # fmt: skip
         px, conics, opacities, colors, depths = (torch.zeros(views, n, *c) for c in ((2,), (3,), (), (3,), ()))
         outputs = [t.numpy() for t in (px, conics, opacities, colors, depths)]
-        run(
-            _reduce, -(-views * n // BLOCK), tiles.order, tiles.visible, tiles.slots, tiles.packed, sums, *outputs
-        )  # fmt: skip
+        run(_reduce, -(-views * n // BLOCK), tiles.order, tiles.visible, tiles.slots, tiles.packed, sums, *outputs)
         if ctx.one_color:
             colors = _over_views(colors)[None]
         background = torch.from_numpy(g_background.reshape(views, -1, 3).sum(1, dtype=np.float64).astype(np.float32))

@@ -1,7 +1,7 @@
 """Which Gaussians touch which tile, front to back: a depth sort, then a counting sort into tiles.
 
-Deterministic whatever the number of threads: the depth-sorted list of a view is cut into a fixed number of sections, each
-counts its entries per tile, a prefix sum gives every section its places, and each fills them in order.
+Deterministic whatever the number of threads: the depth-sorted list of a view is cut into a fixed number of sections,
+each counts its entries per tile, a prefix sum gives every section its places, and each fills them in order.
 """
 
 from __future__ import annotations

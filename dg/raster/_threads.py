@@ -1,9 +1,9 @@
 """Runs compiled kernels on several threads that share one work counter.
 
-Why not numba's prange: its OpenMP pool spins between regions and so steals the cores that torch's own pool needs, dies in
-a forked child, and splits work evenly where tiles are uneven. Here a thread takes the next item when it is done with the
-last; who computes an item never changes what is computed, so the results do not depend on the number of threads, which is
-torch's (`torch.set_num_threads`, OMP_NUM_THREADS), at most MAX_THREADS.
+Why not numba's prange: its OpenMP pool spins between regions and so steals the cores that torch's own pool needs, dies
+in a forked child, and splits work evenly where tiles are uneven. Here a thread takes the next item when it is done with
+the last; who computes an item never changes what is computed, so the results do not depend on the number of threads,
+which is torch's (`torch.set_num_threads`, OMP_NUM_THREADS), at most MAX_THREADS.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def composite(
         counts &= torch.where(counts, 1 - alpha, 1).cumprod(1) > T_MIN
     alpha = torch.where(counts, alpha, 0)
     after = (1 - alpha).cumprod(1)
-    before = torch.cat([torch.ones_like(after[:, :1]), after], 1)
+    before = torch.cat([after.new_ones(len(pixels), 1), after], 1)
     return (alpha * before[:, :-1]) @ features, before[:, -1:]
 
 

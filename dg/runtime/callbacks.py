@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -16,7 +15,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dg.io.files import atomic
-from dg.runtime.errors import Interrupted, RunError
+from dg.runtime.errors import RunError
 from dg.runtime.logging import console, log
 
 
@@ -51,41 +50,44 @@ class Checkpoint(L.Callback):
     A state that holds a NaN is not saved: the last sound one stays.
     """
 
-    def __init__(self, path: Path, every: int, iters: int, stop: StopSignal) -> None:
-        self.path, self.every, self.iters, self.stop = path, every, iters, stop
+    def __init__(self, stage: str, iters: int, stop: StopSignal, path: Path | None, every: int) -> None:
+        self.stage, self.iters, self.stop, self.path, self.every = stage, iters, stop, path, every
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
         step = pl_module.step
-        if self.stop.requested and step < self.iters:
-            self._save(trainer, pl_module)
-            raise Interrupted(f"after step {step} of {self.iters}; the same command continues from there")
-        if step % self.every == 0 and step < self.iters:
+        if step >= self.iters:
+            return
+        if self.stop.requested:
+            trainer.should_stop = True  # Lightning ends the step properly; `dg.runtime.fit` says why
+        if self.stop.requested or step % self.every == 0:
             self._save(trainer, pl_module)
 
     def _save(self, trainer: L.Trainer, pl_module: Any) -> None:
         for name, value in pl_module.named_parameters():
             if not torch.isfinite(value).all():
+                kept = f"; {self.path} holds the last sound state" if self.path is not None else ""
                 raise RunError(
-                    f"stage gaussians, step {pl_module.step}: {name} is not finite; {self.path} holds the last sound "
-                    "state. Lower the learning rates (optim.*) or the loss weights (loss.*)"
+                    f"stage {self.stage}, step {pl_module.step}: {name} is not finite{kept}. "
+                    "Lower the learning rates (optim.*) or the loss weights (loss.*)"
                 )
-        with atomic(self.path) as temporary:
-            trainer.save_checkpoint(temporary)
+        if self.path is not None:
+            with atomic(self.path) as temporary:
+                trainer.save_checkpoint(temporary)
 
 
 class Steps(L.Callback):
-    """Stage 1's progress: a bar on a terminal, a line every tenth of the way elsewhere."""
+    """A stage's progress: a bar on a terminal, a line every tenth of the way elsewhere."""
 
-    def __init__(self, iters: int) -> None:
-        self.iters = iters
+    def __init__(self, stage: str, iters: int) -> None:
+        self.stage, self.iters = stage, iters
         self.progress: Progress | None = None
-        self.begun = time.monotonic()
+        self.begun, self.first = time.monotonic(), 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.begun, self.first = time.monotonic(), pl_module.step
         if console.is_terminal:
             columns = (
-                TextColumn("gaussians"),
+                TextColumn(self.stage),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
@@ -96,18 +98,14 @@ class Steps(L.Callback):
             self.bar = self.progress.add_task("", total=self.iters, completed=self.first, facts="")
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
-        step, values = pl_module.step, trainer.callback_metrics
-        shown = (
-            ("train/loss/total", "loss {:.4g}"),
-            ("train/t", "t {:.0f}"),
-            ("train/num_gaussians", "{:.0f} Gaussians"),
-        )
-        facts = "  ".join(text.format(float(values[key])) for key, text in shown if key in values)
+        step, values = pl_module.step, {k.rpartition("/")[2]: float(v) for k, v in trainer.callback_metrics.items()}
+        shown = {"total": "loss {:.4g}", "t": "t {:.0f}", "num_gaussians": "{:.0f} Gaussians"}
+        facts = "  ".join(text.format(values[key]) for key, text in shown.items() if key in values)
         if self.progress is not None:
             self.progress.update(self.bar, completed=step, facts=facts)
         elif step == self.iters or step * 10 // self.iters > (step - 1) * 10 // self.iters:
             rate = (time.monotonic() - self.begun) / max(step - self.first, 1)
-            log.info("gaussians %d/%d  %s  %.2f s/step", step, self.iters, facts, rate)
+            log.info("%s %d/%d  %s  %.2f s/step", self.stage, step, self.iters, facts, rate)
 
     def _end(self) -> None:
         if self.progress is not None:
@@ -119,9 +117,3 @@ class Steps(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         self._end()
-
-
-def quiet_environment() -> None:
-    """Lightning's and others' advertisements have no switch but these."""
-    os.environ.setdefault("PL_DISABLE_FORK", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

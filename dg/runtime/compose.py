@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def compose(config_dir: Path, name: str, overrides: Sequence[str], search: Seque
     try:
         return _compose(config_dir, name, [*overrides, *extra])
     except MissingConfigException as error:
-        raise UserError(_missing(error)) from error
+        raise UserError(_missing(error, config_dir)) from error
     except yaml.YAMLError as error:
         raise UserError(f"a config file is not valid YAML: {' '.join(str(error).split())}") from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -77,13 +78,14 @@ def _compose(config_dir: Path, name: str, overrides: list[str]) -> DictConfig:
         GlobalHydra.instance().hydra = saved
 
 
-def _missing(error: MissingConfigException) -> str:
+def _missing(error: MissingConfigException, config_dir: Path) -> str:
     wanted = error.missing_cfg_file or ""
     wanted = wanted[0] if isinstance(wanted, (list, tuple)) else wanted
     group, _, option = wanted.rpartition("/")
     if not group:
         return _first_lines(error)
-    return f"{group}={option}: there is no such option{nearest(option, error.options or ())}"
+    valid = error.options or [p.stem for p in (config_dir / group).glob("*.yaml")]
+    return f"{group}={option}: there is no such option{nearest(option, valid)}"
 
 
 def _first_lines(error: BaseException) -> str:
@@ -140,7 +142,9 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True)
     except InterpolationToMissingValueError as error:
-        raise UserError(f"{error.full_key} takes its value from a key that has none: {_first_lines(error)}") from error
+        found = re.search(r"mandatory value: (\S+)", str(error))
+        key = found.group(1) if found else str(error.full_key)
+        raise UserError(f"{key} has no value; give one with {key}=...") from error
     except InterpolationKeyError as error:
         known = list(dotted(config))
         text = str(error).split("'")

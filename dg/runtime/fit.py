@@ -8,15 +8,17 @@ from typing import Any
 import torch
 
 from dg.runtime.callbacks import Checkpoint, Steps
+from dg.runtime.errors import Interrupted
 from dg.runtime.logging import jsonl_logger, log, truncate_series
 from dg.runtime.run import Run
 
 
-def fit(run: Run, module: Any, checkpoint: Path) -> None:
+def fit(run: Run, module: Any, stage: str, iters: int, checkpoint: Path | None = None) -> None:
     """Runs `module` to its last step, from the checkpoint if there is one.
 
     Args:
         module: a LightningModule whose `step` counts the steps it has taken and whose batches are the step numbers.
+        checkpoint: where its state is kept; None for a stage too short to be worth it.
 
     Raises:
         Interrupted: it was asked to stop; the state is in `checkpoint`.
@@ -24,21 +26,25 @@ def fit(run: Run, module: Any, checkpoint: Path) -> None:
     """
     from dg.stages.gaussians import steps
 
-    iters, start = run.config["iters"], 0
-    series = run.folder / "metrics.jsonl"
-    if checkpoint.is_file():
-        start = int(torch.load(checkpoint, map_location="cpu", weights_only=False)["gaussian_stage"]["step"])
-        log.info("gaussians: going on after step %d of %d", start, iters)
-    truncate_series(series, start)
+    start, series = 0, run.folder / "metrics.jsonl"
+    resumed = checkpoint if checkpoint is not None and checkpoint.is_file() else None
+    if resumed is not None:
+        start = int(torch.load(resumed, map_location="cpu", weights_only=False)["gaussian_stage"]["step"])
+        log.info("%s: going on after step %d of %d", stage, start, iters)
+    truncate_series(series, stage, start)
     trainer = run.part("trainer")(
+        max_steps=iters,
         accelerator="gpu" if run.device.type == "cuda" else "cpu",
         devices=[run.device.index or 0] if run.device.type == "cuda" else 1,
-        logger=[jsonl_logger(series), *run.part("logger").values()],
-        callbacks=[Checkpoint(checkpoint, run.config["checkpoint_every"], iters, run.stop), Steps(iters)],
+        logger=[jsonl_logger(series, stage), *run.loggers],
+        callbacks=[Checkpoint(stage, iters, run.stop, checkpoint, run.config["checkpoint_every"]), Steps(stage, iters)],
         default_root_dir=run.folder,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    trainer.fit(module, steps(iters, start), ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=False)
+    trainer.fit(module, steps(iters, start), ckpt_path=resumed, weights_only=False)
+    if module.step < iters:
+        mend = "continues from there" if checkpoint is not None else "begins this stage again"
+        raise Interrupted(f"in stage {stage} after step {module.step} of {iters}; the same command {mend}")

@@ -68,11 +68,11 @@ def logging_to(folder: Path) -> Iterator[Collector]:
         screen = logging.StreamHandler(console.file)
         screen.setFormatter(logging.Formatter("%(message)s"))
     screen.setLevel(logging.INFO)
-    root, level = logging.getLogger(), logging.getLogger().level
-    root.addHandler(file)
+    root = logging.getLogger()
+    before, level = root.handlers, root.level  # Hydra's handlers would say everything twice
+    root.handlers = [file]
     root.setLevel(logging.INFO)
-    log.addHandler(screen)
-    log.addHandler(collector)
+    log.handlers, log.propagate = [screen, collector, file], False
     log.setLevel(logging.INFO)
     with warnings.catch_warnings():
         logging.captureWarnings(True)
@@ -82,52 +82,46 @@ def logging_to(folder: Path) -> Iterator[Collector]:
             yield collector
         finally:
             logging.captureWarnings(False)
-            root.removeHandler(file)
+            root.handlers, log.handlers = before, []
             root.setLevel(level)
-            log.removeHandler(screen)
-            log.removeHandler(collector)
             file.close()
 
 
-def truncate_series(path: Path, last_step: int) -> None:
-    """Drops what a run had logged after the checkpoint from which it is about to go on."""
+def to_file(level: int, text: str) -> None:
+    """A message for log.txt alone; the console gets its own version of it."""
+    record = log.makeRecord(log.name, level, __file__, 0, text, (), None)
+    for handler in log.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(record)
+
+
+def truncate_series(path: Path, stage: str, last_step: int) -> None:
+    """Drops what a stage had logged after the step from which it is about to go on."""
     if path.exists():
-        lines = path.read_text().splitlines()
-        kept = [line for line in lines if line.endswith("}") and json.loads(line).get("step", 0) <= last_step]
+        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+        rows = [(json.loads(line), line) for line in lines]
+        kept = [line for row, line in rows if row.get("stage") != stage or (row.get("step") or 0) <= last_step]
         write_text(path, "".join(line + "\n" for line in kept))
 
 
-def _metrics_logger() -> type:
+def jsonl_logger(path: Path, stage: str) -> Any:
+    """A Lightning logger that appends every step to `path` as one line: {"stage": .., "step": 12, "train/t": ..}.
+
+    Steps count from 1, as the stage's own do.
+    """
     from lightning.pytorch.loggers.logger import Logger
 
     class JsonlLogger(Logger):
-        """Appends every logged step to metrics.jsonl as one line: {"step": 12, "train/loss/rgb": ...}."""
-
-        def __init__(self, path: Path) -> None:
-            super().__init__()
-            self.path = path
-
-        @property
-        def name(self) -> str:
-            return "jsonl"
-
-        @property
-        def version(self) -> str:
-            return ""
+        name, version = "jsonl", ""
 
         def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
             """The config is in config.yaml."""
 
         def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
             values = {k: float(f"{v:.6g}") for k, v in metrics.items() if k != "epoch" and v == v}
-            append_line(self.path, json.dumps({"step": None if step is None else step + 1} | values))
+            append_line(path, json.dumps({"stage": stage, "step": None if step is None else step + 1} | values))
 
-    return JsonlLogger
-
-
-def jsonl_logger(path: Path) -> Any:
-    """A Lightning logger that appends to `path`; steps count from 1 as the stage's own."""
-    return _metrics_logger()(path)
+    return JsonlLogger()
 
 
 def wandb_logger(

@@ -14,7 +14,7 @@ from dg.runtime import device, folder, manifest, options
 from dg.runtime.callbacks import StopSignal
 from dg.runtime.errors import Interrupted, RunError, UserError
 from dg.runtime.launch import Job
-from dg.runtime.logging import log, logging_to
+from dg.runtime.logging import log, logging_to, to_file
 from dg.runtime.run import Run
 from dg.runtime.seed import seed_everything
 from dg.runtime.stage_runners import RUNNERS
@@ -54,6 +54,7 @@ def run(job: Job) -> float | None:
             record.finished = manifest.now()
             record.warnings = [*record.warnings, *(w for w in collector.messages if w not in record.warnings)]
             record.save(path)
+            close_loggers(current)
         _farewell(current)
         return _objective(current)
 
@@ -102,6 +103,22 @@ def _preview(run: Run) -> None:
     write_json(run.folder / "metrics.json", run.results)
 
 
+def close_loggers(run: Run) -> None:
+    """Sends the final numbers and ends W&B's run: the next job of a multirun is another one."""
+    if "loggers" not in vars(run):
+        return
+    numbers = {f"final/{k}": float(v) for k, v in run.results.items() if isinstance(v, (int, float))}
+    for logger in run.loggers:
+        logger.log_metrics(numbers)
+        if hasattr(logger, "log_image") and (run.folder / "overview.png").exists():
+            logger.log_image("overview", [str(run.folder / "overview.png")])
+        logger.finalize("success" if run.manifest.status == "done" else "failed")
+        if type(logger).__name__ == "WandbLogger":
+            import wandb
+
+            wandb.finish()
+
+
 def _recorded(run: Run, error: BaseException) -> BaseException:
     """Writes the failure into manifest and log; returns what to raise."""
     if isinstance(error, FloatingPointError):
@@ -115,12 +132,9 @@ def _recorded(run: Run, error: BaseException) -> BaseException:
             stage.status = "interrupted"
     if not interrupted:
         run.manifest.failures.append(f"{type(error).__name__}: {error}")
-    quiet = logging.LogRecord(
-        "dg", logging.ERROR, __file__, 0, "%s", ("".join(traceback.format_exception(error)),), None
-    )
-    for handler in logging.getLogger().handlers:  # the whole story goes into log.txt; the console gets one line later
-        if isinstance(handler, logging.FileHandler):
-            handler.emit(quiet)
+    known = isinstance(error, (UserError, Interrupted))
+    story = f"{type(error).__name__}: {error}" if known else "".join(traceback.format_exception(error))
+    to_file(logging.ERROR, story)
     return error
 
 

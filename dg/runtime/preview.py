@@ -33,8 +33,8 @@ class PreviewOptions:
 
     size: int = 256
     azimuths: int = 8
-    turntable_frames: int = 60
-    turntable_fps: int = 20
+    turntable_frames: int = 36
+    turntable_fps: int = 12
 
     def __post_init__(self) -> None:
         if self.size < 16 or self.azimuths < 0 or self.turntable_frames < 0 or self.turntable_fps < 1:
@@ -68,7 +68,7 @@ class Subject:
 
     @torch.no_grad()
     def surface(self, cameras: Cameras) -> Float[Tensor, "V H W 4"]:
-        """On white, with alpha."""
+        """On white, with alpha, antialiased."""
         assert self.mesh is not None
         render = render_mesh(self.mesh, cameras, self.mesh_raster, torch.ones(3, device=self.device), ssaa=2)
         return torch.cat([render.rgb, render.alpha], -1).clamp(0, 1).cpu()

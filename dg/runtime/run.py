@@ -59,6 +59,14 @@ class Run:
         return prior.to(self.device) if hasattr(prior, "to") else prior
 
     @cached_property
+    def loggers(self) -> list[Any]:
+        """What config group `logger` asks for, on top of metrics.jsonl. They know the config."""
+        made = list(self.part("logger").values())
+        for logger in made:
+            logger.log_hyperparams(self.config)
+        return made
+
+    @cached_property
     def reference(self) -> Any:
         """The picture as the stages see it; None where the run has none."""
         path = self.config["input"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dg.core.rng import generator
+from dg.io.files import atomic
 from dg.runtime.errors import UserError
 from dg.runtime.folder import CHECKPOINT
 from dg.runtime.logging import log
@@ -24,9 +25,10 @@ def _optimise(run: Run) -> list[Path]:
     from dg.runtime.fit import fit
 
     stage = _stage(run)
-    fit(run, stage, checkpoint=run.folder / CHECKPOINT)
+    fit(run, stage, "gaussians", run.config["iters"], run.folder / CHECKPOINT)
     path = run.folder / "gaussians.ply"
-    write_ply(stage.raw(), path)  # before meshing, so that a failure there loses nothing
+    with atomic(path) as temporary:  # before meshing, so that a failure there loses nothing
+        write_ply(stage.raw(), temporary)
     return [path]
 
 
@@ -86,16 +88,29 @@ def _refine(run: Run, source: Path) -> list[Path]:
 
     made = load_mesh(source)
     if "_target_" in run.config["refine"]:
-        from dg.stages.texture import refine
+        from dg.runtime.fit import fit
+        from dg.stages.texture import TextureStage
 
-        made = refine(run, made)
+        iters = run.config["iters_refine"]
+        stage = TextureStage(
+            mesh=made.to(run.device),
+            reference=run.reference,
+            prompt=run.config["prompt"],
+            prior=run.prior,
+            mesh_raster=run.mesh_raster,
+            camera=run.camera,
+            options=run.part("refine"),
+            iters=iters,
+            seed=run.config["seed"],
+            elevation_deg=run.config["elevation"],
+        )
+        fit(run, stage, "texture", iters)
+        made = stage.mesh().to("cpu")
     else:
-        log.info("texture: refine=none keeps the back-projected texture")
+        log.info("texture: refine=none keeps the back-projected one")
     path = run.folder / f"mesh.{run.config['mesh_format']}"
-    before = set(run.folder.iterdir())
     save_mesh(made, path)
-    companions = {p for p in run.folder.iterdir() if p not in before and p.is_file() and p.stem.startswith("mesh")}
-    return sorted({path, *companions})
+    return sorted(p for p in run.folder.glob("mesh*") if p.is_file())
 
 
 RUNNERS: dict[str, Callable[[Run], bool]] = {"gaussians": gaussians, "mesh": mesh, "texture": texture}

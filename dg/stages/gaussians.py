@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from dg.core import optim_edit
 from dg.core.camera import spherical
@@ -26,9 +26,22 @@ from dg.stages.views import OrbitSampler, RandomBackground
 from dg.types import Reference, Render
 
 
+class _StepNumbers(IterableDataset):
+    """Yields start + 1 .. iters. Its length stays `iters`: a resumed Lightning loop counts the steps already taken."""
+
+    def __init__(self, iters: int, start: int) -> None:
+        self.iters, self.start = iters, start
+
+    def __len__(self) -> int:
+        return self.iters
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start + 1, self.iters + 1))
+
+
 def steps(iters: int, start: int = 0) -> DataLoader:
     """The loader of one run: the step numbers start + 1 .. iters, since optimising one scene has no data set."""
-    return DataLoader(range(start + 1, iters + 1), batch_size=None)
+    return DataLoader(_StepNumbers(iters, start), batch_size=None)
 
 
 class GaussianStage(L.LightningModule):

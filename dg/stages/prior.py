@@ -34,7 +34,7 @@ class Recipe:
     iters: int = 24000
     references: int = 128
     targets: int = 4  # per reference
-    lr: float = 8e-4
+    lr: float = 1e-3
     warmup: int = 500
     decay_from: float = 0.0  # share of the training after which the rate falls to zero along a half cosine
     weight_decay: float = 0.05
@@ -72,7 +72,7 @@ class Inputs:
 
 
 def network_inputs(
-    batch: Batch, background: Float[Tensor, "B 3"], dropped: Float[Tensor, "R"], config: MiniConfig
+    batch: Batch, background: Float[Tensor, "B 3"], dropped: Float[Tensor, R], config: MiniConfig
 ) -> Inputs:
     group = len(batch.targets) // len(batch.reference)
     rgb, alpha = batch.reference[:, :3], batch.reference[:, 3:]
@@ -173,7 +173,8 @@ class PriorStage(L.LightningModule):
             self.bank.refresh()
         denoiser = Denoiser(self.net)
         use = self.compile_network and self.device.type == "cuda"
-        self._run = torch.compile(denoiser) if use else denoiser
+        compiled = torch.compile(denoiser) if use else denoiser
+        self._run = lambda *inputs: compiled(*inputs)  # hidden from nn.Module: its weights are the network's
         self.clock = (self.step, time.monotonic())
 
     def rendered_at(self, step: int) -> int:
@@ -194,7 +195,7 @@ class PriorStage(L.LightningModule):
         optimizer.step()
         self._follow()
         if self.step % self.log_every == 0:
-            self._report(float(loss))
+            self._report(float(loss.detach()))
 
     def _loss(self, generator: torch.Generator) -> Tensor:
         recipe, device = self.recipe, self.device
@@ -267,7 +268,7 @@ def steps(iters: int, start: int = 0) -> DataLoader:
 
 @torch.no_grad()
 def held_out_psnr(
-    net: MiniNet, bank: ViewBank, alpha_bar: Float[Tensor, "T"], times: list[int], *, samples: int = 128, seed: int = 0
+    net: MiniNet, bank: ViewBank, alpha_bar: Float[Tensor, T], times: list[int], *, samples: int = 128, seed: int = 0
 ) -> dict[str, list[float]]:
     """x_0's PSNR in dB by t, over `samples` references with 4 targets each, white and black backgrounds in turn.
 

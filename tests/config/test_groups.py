@@ -47,7 +47,7 @@ def mandatory(group: str, option: str, picture: Path) -> list[str]:
     return given.get((group, option), [])
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS, ids="/".join)
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["/".join(o) for o in OPTIONS])
 def test_option_composes_and_fits_its_constructor(group: str, option: str, picture: Path) -> None:
     override = f"{'+' if group not in _defaults() else ''}{group}={option}"
     if is_base(group, option):

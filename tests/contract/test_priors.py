@@ -2,15 +2,16 @@
 
 import pytest
 import torch
-from dg.io.mesh import save_mesh
 
 from dg.core.camera import orbit
 from dg.core.distill import SDS
+from dg.io.mesh import save_mesh
 from dg.meshraster.cpu import CpuMeshRasterizer
 from dg.priors.oracle import OraclePrior
 from dg.priors.point import PointPrior
 from dg.priors.silhouette import SilhouettePrior
 from dg.types import Mesh, Reference
+from tests import tiny_checkpoints
 
 
 def box(size: tuple[float, float, float]) -> Mesh:
@@ -27,7 +28,7 @@ def reference() -> Reference:
     return Reference(rgba, orbit(0, 0, 2.0, height=128))
 
 
-@pytest.fixture(scope="module", params=["point", "oracle", "oracle_blur", "silhouette", "zero123_mini"])
+@pytest.fixture(scope="module", params=["point", "oracle", "oracle_blur", "silhouette", "zero123_mini", "zero123"])
 def prior(request, tmp_path_factory):
     raster = CpuMeshRasterizer()
     if request.param == "point":
@@ -38,6 +39,10 @@ def prior(request, tmp_path_factory):
         from dg.priors.zero123_mini import Zero123Mini
 
         return Zero123Mini()
+    if request.param == "zero123":
+        from dg.priors.zero123 import Zero123
+
+        return Zero123(checkpoint=str(tiny_checkpoints.zero123(tmp_path_factory.mktemp("zero123"))), image_size=64)
     path = tmp_path_factory.mktemp("oracle") / "box.glb"
     save_mesh(box((0.6, 0.4, 0.2)), path)
     blur = {"blur_px": 1.5, "noise": 0.1} if request.param == "oracle_blur" else {}
@@ -96,6 +101,8 @@ def test_a_batch_is_its_parts(prior, reference):
 
 
 def test_the_background_is_part_of_the_condition(prior, reference):
+    if type(prior).__name__ == "Zero123":
+        pytest.skip("Zero123 knows objects on white only; what the profile's black_bg_prob is for")
     cameras, _, rgb = batch(prior, 1)
     z, t = prior.encode(rgb).detach(), torch.tensor([400])
     a, b = (
@@ -113,6 +120,8 @@ def test_the_timestep_matters(prior, reference):
 
 
 def test_decode_inverts_encode(prior):
+    if type(prior).__name__ == "Zero123":
+        pytest.skip("an autoencoder with random weights does not")
     rgb = torch.rand(1, 3, prior.image_size, prior.image_size, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(prior.decode(prior.encode(rgb)), rgb, atol=1e-5, rtol=0)
 

@@ -24,7 +24,6 @@ FIELDS = ("means", "quats", "scales", "opacities", "sh")
 IMAGES = ("rgb", "alpha", "depth")
 # name: (factory, device, relative tolerance of values and gradients)
 IMPLEMENTATIONS = {
-    "dense_float32": (DenseRasterizer, "cpu", 1e-4),
     "numba_cpu": (NumbaRasterizer, "cpu", 1e-4),
 }
 
@@ -43,6 +42,17 @@ def scene(n: int, seed: int = 0, K: int = 1, spread: float = 0.4, log_scale: flo
         opacities=torch.rand(n, generator=g),
         sh=torch.randn(n, K, 3, generator=g) * 0.5,
     )
+
+
+def without_ties(g: Gaussians, cameras: Cameras) -> Gaussians:
+    """Leaves out Gaussians as deep as another up to float32's rounding: their order depends on the arithmetic."""
+    keep = torch.ones(len(g), dtype=torch.bool)
+    for depth in camera.project(
+        g.means.double(), dataclasses.replace(cameras, c2w=cameras.c2w.double(), K=cameras.K.double())
+    )[1]:
+        order = depth.argsort()
+        keep[order[1:][depth[order].diff() < 5e-7]] = False
+    return Gaussians(*(getattr(g, name)[keep] for name in FIELDS))
 
 
 def cotangents(cameras: Cameras, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -73,13 +83,12 @@ def differentiate(
 
 
 def error(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Norm of the difference over the norm of b; 0 if both are zero or absent."""
+    """Norm of the difference over the norm of b, which counts as 1e-9 at least; absent is zero."""
     if a is None or b is None:
         return 0.0 if (a is None or not a.any()) and (b is None or not b.any()) else math.inf
     a, b = a.detach().double().cpu(), b.detach().double().cpu()
     assert a.shape == b.shape
-    difference = (a - b).norm().item()
-    return difference / b.norm().item() if difference else 0.0
+    return (a - b).norm().item() / max(b.norm().item(), 1e-9)
 
 
 def compare(implementation, g: Gaussians, cameras: Cameras, background: torch.Tensor, only=IMAGES) -> None:
@@ -109,8 +118,8 @@ def naive(g: Gaussians, cameras: Cameras, background: np.ndarray) -> np.ndarray:
             if z <= 0.2:
                 continue
             w, *axis = quats[n] / np.linalg.norm(quats[n])
-            cross = np.cross(np.eye(3), axis)  # its transpose is the cross product's matrix
-            R = np.eye(3) - 2 * w * cross + 2 * cross @ cross
+            cross = np.cross(np.eye(3), axis)  # cross @ x = axis x x
+            R = np.eye(3) + 2 * w * cross + 2 * cross @ cross
             u, t = np.clip([x / z, y / z], -1.3 * tan, 1.3 * tan)
             J = np.array([[K[0, 0] / z, 0, -K[0, 0] * u / z], [0, K[1, 1] / z, -K[1, 1] * t / z]]) @ w2c[:3, :3] @ R
             cov = J @ np.diag(scales[n] ** 2) @ J.T + 0.3 * np.eye(2)
@@ -133,7 +142,7 @@ def naive(g: Gaussians, cameras: Cameras, background: np.ndarray) -> np.ndarray:
 
 
 def test_dense_equals_a_loop_over_pixels():
-    g = scene(25, log_scale=-2.0)
+    g = scene(25, log_scale=-2.6)
     g.opacities[:8] = 1.0  # so that pixels stop early
     cameras = camera.orbit([0, -40], [20, 200], [1.2, 2], height=11, width=14)
     background = torch.tensor([0.9, 0.2, 0.4])
@@ -166,13 +175,18 @@ def test_dense_differentiates_cameras():
     assert c2w.grad.isfinite().all() and c2w.grad.any()
 
 
+def test_dense_in_float32():
+    compare((DenseRasterizer, "cpu", 2e-5), scene(100), camera.orbit(0, [0, 60], 2, height=24), torch.ones(3))
+
+
 # --- every implementation against dense -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("K", [1, 4, 16])
 def test_values_and_gradients(implementation, K):
-    cameras = camera.orbit([0, -25, 40], [0, 70, 200], [2, 1.5, 3], height=45, width=70)
-    compare(implementation, scene(300, K=K), cameras, torch.rand(3, 3, generator=rng.generator(0, "test")))
+    cameras = camera.orbit([0, -25, 40], [0, 70, 200], [2, 1.5, 3], height=29, width=50)
+    g = without_ties(scene(250, K=K), cameras)
+    compare(implementation, g, cameras, torch.rand(3, 3, generator=rng.generator(0, "test")))
 
 
 @pytest.mark.parametrize("only", IMAGES)
@@ -180,15 +194,16 @@ def test_each_picture_alone(implementation, only):
     compare(implementation, scene(150, seed=1), camera.orbit(10, 30, 2, height=33), torch.ones(3), only=(only,))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 40), (17, 9), (16, 16), (8, 16), (31, 65)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (17, 9), (16, 16), (8, 16), (31, 49)])
 def test_sizes(implementation, size):
     cameras = camera.orbit([0, 20], [0, 90], 2, height=size[0], width=size[1])
-    compare(implementation, scene(120, seed=2), cameras, torch.tensor([0.2, 0.5, 0.8]))
+    compare(implementation, scene(80, seed=2), cameras, torch.tensor([0.2, 0.5, 0.8]))
 
 
 def test_starting_ball(implementation):
-    g = gaussians.activate(gaussians.ball(rng.generator(0, "init"), num_points=1500))
-    compare(implementation, g, camera.orbit(-10, 30, 2, height=40), torch.ones(3))
+    g = gaussians.activate(gaussians.ball(rng.generator(0, "init"), num_points=1000))
+    cameras = camera.orbit(-10, 30, 2, height=32)
+    compare(implementation, without_ties(g, cameras), cameras, torch.ones(3))
 
 
 def test_opaque_surface(implementation):
@@ -199,7 +214,8 @@ def test_opaque_surface(implementation):
     scales = torch.tensor([0.05, 0.04, 0.004]).expand(800, 3)
     sh = torch.randn(800, 1, 3, generator=generator)
     g = Gaussians(0.45 * normal, quats, scales, torch.full((800,), 0.95), sh)
-    compare(implementation, g, camera.orbit([0, -89.9], [0, 0], 2, height=36), torch.zeros(3))
+    cameras = camera.orbit([0, -89.9], [0, 0], 2, height=28)
+    compare(implementation, without_ties(g, cameras), cameras, torch.zeros(3))
 
 
 def _edit(g: Gaussians, **fields) -> Gaussians:
@@ -215,7 +231,9 @@ EDGES = {
     "behind the camera": lambda g: _edit(g, means=g.means + torch.tensor([0.0, 0.0, 9.0])),
     "around the camera": lambda g: _edit(g, means=g.means + torch.tensor([0.0, 0.0, 1.8])),
     "beside the picture": lambda g: _edit(g, means=g.means + torch.tensor([1.3, 0.7, 0.5])),
-    "one covers everything": lambda g: _edit(g, scales=torch.cat([torch.full((1, 3), 30.0), g.scales[1:]])),
+    "one covers everything": lambda g: _edit(
+        g, scales=torch.cat([torch.full((1, 3), 30.0), g.scales[1:]]), opacities=g.opacities * 0.8
+    ),
     "all are huge": lambda g: _edit(g, scales=g.scales * 30, opacities=g.opacities * 0.2),
     "points": lambda g: _edit(g, scales=torch.zeros_like(g.scales)),
     "needles": lambda g: _edit(g, scales=g.scales * torch.tensor([8.0, 0.02, 0.02])),

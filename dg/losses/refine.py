@@ -1,0 +1,99 @@
+"""Stage 2's loss on a novel view: the texture against what the prior makes of its render, or score distillation.
+
+Both are callables (rgb, prior, condition, draw, frac) -> (loss, logs): the stage does not know which one it runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from dg.core.diffusion import guide, sdedit
+from dg.core.distill import SDS
+from dg.priors.protocol import Prior
+from dg.types import Condition
+
+
+@dataclass(frozen=True)
+class SDEditMSE:
+    """Mean squared error against the render denoised from an intermediate timestep (DreamGaussian, section 3.4).
+
+    Attributes:
+        weight: of the loss.
+        t_start_ratio, t_end_ratio: share of the denoising steps that are run, from the first refinement step to the
+            last. The release runs 1 - strength with strength 0.8 -> 0.95, for 32x32 latents; it belongs to the prior.
+        num_steps: DDIM steps of the whole process.
+        guidance_scale: of the denoising.
+        compare_at_prior_size: a prior whose pictures are smaller than the render is compared at its own size, so that
+            enlarging its blur never overwrites what the texture already shows. False is the release.
+    """
+
+    weight: float = 1.0
+    t_start_ratio: float = 0.2
+    t_end_ratio: float = 0.05
+    num_steps: int = 50
+    guidance_scale: float = 5.0
+    compare_at_prior_size: bool = True
+
+    def __call__(
+        self,
+        rgb: Float[Tensor, "B 3 H W"],
+        prior: Prior,
+        condition: Condition,
+        draw: torch.Generator,
+        frac: float,
+    ) -> tuple[Tensor, dict[str, float]]:
+        ratio = self.t_start_ratio + (self.t_end_ratio - self.t_start_ratio) * frac
+        with torch.no_grad():
+            z = prior.encode(rgb)
+            noise = torch.randn(z.shape, generator=draw).to(z)
+
+            def predict(z_t: Tensor, t: int) -> Tensor:
+                prediction = prior.predict(z_t, torch.full((len(z_t),), t, device=z_t.device), condition)
+                return guide(prediction.cond, prediction.uncond, self.guidance_scale)
+
+            alpha_bar = prior.alpha_bar.to(z.device)
+            refined = prior.decode(sdedit(predict, z, noise, alpha_bar, num_steps=self.num_steps, t_start_ratio=ratio))
+        size = rgb.shape[-2:]
+        if self.compare_at_prior_size and refined.shape[-1] < size[-1]:
+            shown = F.interpolate(rgb, refined.shape[-2:], mode="bilinear", align_corners=False, antialias=True)
+        else:
+            shown = rgb
+            refined = F.interpolate(refined, size, mode="bilinear", align_corners=False)
+        return self.weight * (shown - refined).square().mean(), {"t_start_ratio": ratio}
+
+
+@dataclass(frozen=True)
+class TextureSDS:
+    """Score distillation on the texture (the paper's ablation): noisy gradients land on the mip level that was drawn.
+
+    Attributes:
+        distill: its weight, guidance and w(t).
+        t_min, t_max: t falls linearly between them over the run, as in stage 1.
+        scale: of the whole loss, to bring it to the size of a mean squared error.
+    """
+
+    distill: SDS
+    t_min: float = 0.02
+    t_max: float = 0.98
+    scale: float = 1e-4
+
+    def __call__(
+        self, rgb: Float[Tensor, "B 3 H W"], prior: Prior, condition: Condition, draw: torch.Generator, frac: float
+    ) -> tuple[Tensor, dict[str, float]]:
+        z = prior.encode(rgb)
+        steps = len(prior.alpha_bar)
+        t = round((self.t_max - (self.t_max - self.t_min) * frac) * steps)
+        eps = torch.randn(z.shape, generator=draw).to(z)
+        loss = self.distill.loss(
+            lambda z_t, t_: prior.predict(z_t, t_, condition),
+            z,
+            torch.full((len(z),), t, device=z.device),
+            eps,
+            prior.alpha_bar.to(z.device),
+        )
+        return self.scale * loss, {"t": t}

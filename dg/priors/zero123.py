@@ -1,0 +1,178 @@
+"""`zero123`: Zero-1-to-3 (Liu et al. 2023) and its XL and Stable variants, from the public diffusers-layout files.
+
+Each component is loaded by its subfolder with stock classes; nothing of the checkpoint is executed. The view condition
+is one cross-attention token, Linear([CLIP image embedding, relative pose]), and the reference's latent beside the noisy
+one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dg.core.camera import relative_pose_stable_zero123, relative_pose_zero123
+from dg.core.diffusion import scaled_linear_alpha_bar
+from dg.priors.exact import resize_square
+from dg.types import Cameras, Condition, Prediction, Reference
+
+COMPONENTS = ("unet", "vae", "image_encoder", "clip_camera_projection")
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    context: Float[Tensor, "B 1 D"]
+    latent: Float[Tensor, "B 4 h w"]
+
+
+class Zero123:
+    """Args:
+    checkpoint: a folder in the diffusers layout (unet/, vae/, image_encoder/, clip_camera_projection/), or a hub id.
+    revision: of the hub repository.
+    pose: "zero123", or "stable_zero123" whose fourth number is the reference's polar angle.
+    image_size: pictures are resized to this; the latents are 8 times smaller.
+    device, dtype: where the networks run; dtype null is float16 on CUDA and float32 elsewhere.
+
+    Raises:
+        FileNotFoundError: the weights are not there; names what was looked for and where.
+    """
+
+    views_per_sample = 1
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str,
+        revision: str | None = None,
+        pose: Literal["zero123", "stable_zero123"] = "zero123",
+        image_size: int = 256,
+        device: str = "cpu",
+        dtype: str | None = None,
+    ) -> None:
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+        from transformers import CLIPVisionModelWithProjection
+
+        folder = find_checkpoint(checkpoint, revision)
+        self.device = torch.device(
+            "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
+        )
+        self.dtype = getattr(torch, dtype) if dtype else torch.float16 if self.device.type == "cuda" else torch.float32
+        self.image_size, self.pose = image_size, pose
+        self.alpha_bar = scaled_linear_alpha_bar()
+        self.unet = self._frozen(UNet2DConditionModel.from_pretrained(folder / "unet"))
+        self.vae = self._frozen(AutoencoderKL.from_pretrained(folder / "vae"))
+        self.image_encoder = self._frozen(CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder"))
+        self.projection = self._frozen(load_projection(folder / "clip_camera_projection"))
+        self._cached: tuple[Reference, Tensor, Tensor] | None = None
+
+    def _frozen(self, module: nn.Module) -> nn.Module:
+        return module.to(self.device, self.dtype).requires_grad_(False).eval()
+
+    def condition(
+        self, reference: Reference | None, prompt: str | None, cameras: Cameras, background: Float[Tensor, "B 3"]
+    ) -> Condition:
+        """The background is ignored: Zero123 knows objects on white."""
+        if reference is None:
+            raise ValueError("prior=zero123 needs input=PICTURE; for a prompt alone choose a text prior")
+        if prompt:
+            raise ValueError("prior=zero123 takes no prompt; leave prompt=null or choose a text prior")
+        embedding, latent = self._reference(reference)
+        relative = relative_pose_zero123 if self.pose == "zero123" else relative_pose_stable_zero123
+        pose = relative(cameras.to("cpu"), reference.cameras[:1].to("cpu")).to(embedding)
+        with torch.no_grad():
+            context = self.projection(torch.cat([embedding.expand(len(cameras), -1), pose], -1))[:, None]
+        return Condition(cameras, background, _Tokens(context, latent.expand(len(cameras), -1, -1, -1)))
+
+    @torch.no_grad()
+    def _reference(self, reference: Reference) -> tuple[Float[Tensor, "1 D"], Float[Tensor, "1 4 h w"]]:
+        """CLIP embedding and latent (the posterior's mode, not scaled) of the reference on white; computed once."""
+        if self._cached is None or self._cached[0] is not reference:
+            rgba = reference.rgba[:1].permute(0, 3, 1, 2)
+            white = resize_square(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:], self.image_size)
+            white = white.to(self.device, self.dtype)
+            side = self.image_encoder.config.image_size
+            clip = F.interpolate(white.float(), (side, side), mode="bicubic", antialias=True).clamp(0, 1)
+            mean, std = (clip.new_tensor(x)[:, None, None] for x in (CLIP_MEAN, CLIP_STD))
+            embedding = self.image_encoder(((clip - mean) / std).to(self.dtype)).image_embeds
+            latent = self.vae.encode(2 * white - 1).latent_dist.mode()
+            self._cached = reference, embedding, latent
+        return self._cached[1:]
+
+    def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 4 h w"]:
+        """The posterior's mode times the scaling factor (the release draws a sample; the mode is without noise)."""
+        small = resize_square(rgb, self.image_size).to(self.device, self.dtype)
+        return self.vae.encode(2 * small - 1).latent_dist.mode().float() * self.vae.config.scaling_factor
+
+    def decode(self, z: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B 3 H W"]:
+        picture = self.vae.decode(z.to(self.dtype) / self.vae.config.scaling_factor).sample
+        return (picture.float() / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def predict(self, z_t: Float[Tensor, "B 4 h w"], t: Int[Tensor, B], cond: Condition) -> Prediction:
+        """With and without the condition in one batch; without it, token and latent are zero."""
+        tokens: _Tokens = cond.extra
+        noisy = torch.cat([z_t, z_t]).to(self.dtype)
+        latent = torch.cat([tokens.latent, torch.zeros_like(tokens.latent)])
+        context = torch.cat([tokens.context, torch.zeros_like(tokens.context)])
+        both = self.unet(torch.cat([noisy, latent], 1), t.repeat(2), encoder_hidden_states=context).sample.float()
+        return Prediction(*both.chunk(2))
+
+
+def find_checkpoint(checkpoint: str, revision: str | None) -> Path:
+    """The local folder of a checkpoint, downloaded from the hub if it is neither a folder nor in the hub's cache."""
+    folder = Path(checkpoint).expanduser()
+    if folder.is_dir():
+        missing = [c for c in COMPONENTS if not (folder / c / "config.json").is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"prior.checkpoint={checkpoint}: {', '.join(f'{m}/config.json' for m in missing)} not found there; "
+                f"expected a diffusers-layout folder with {', '.join(COMPONENTS)}"
+            )
+        return folder
+    from huggingface_hub import snapshot_download
+
+    if checkpoint.count("/") != 1 or checkpoint.startswith((".", "/", "~")):
+        raise FileNotFoundError(
+            f"prior.checkpoint={checkpoint}: no such folder, and not a hub id of the form owner/name"
+        )
+    patterns = [f"{c}/*" for c in COMPONENTS]
+    for local in (True, False):
+        try:
+            return Path(
+                snapshot_download(checkpoint, revision=revision, allow_patterns=patterns, local_files_only=local)
+            )
+        except Exception as error:  # the hub client raises its own, requests', httpx's and OS errors
+            reason = error
+    raise FileNotFoundError(
+        f"the weights of prior.checkpoint={checkpoint} are neither in the hub's cache nor could they be downloaded "
+        f"({type(reason).__name__}); connect to the network, or pass prior.checkpoint=FOLDER, or choose a prior that "
+        "needs no download: prior=zero123_mini or prior=silhouette"
+    )
+
+
+def load_projection(folder: Path) -> nn.Linear:
+    """The linear layer from [embedding, pose] to the context; keys proj.weight, proj.bias."""
+    import json
+
+    from safetensors.torch import load_file
+
+    config = json.loads((folder / "config.json").read_text())
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise FileNotFoundError(f"{folder}: no .safetensors file there")
+    state = load_file(weights[0])
+    size = int(config["embedding_dim"])
+    layer = nn.Linear(size + int(config["additional_embeddings"]), size)
+    expected = {f"proj.{k}": tuple(v.shape) for k, v in layer.state_dict().items()}
+    found = {k: tuple(v.shape) for k, v in state.items()}
+    if found != expected:
+        raise ValueError(f"{weights[0]}: expected tensors {expected}, found {found}")
+    layer.load_state_dict({k.removeprefix("proj."): v.float() for k, v in state.items()})
+    return layer
