@@ -6,14 +6,14 @@ inside, whatever the density says there: the insides of fitted Gaussians are hol
 
 from __future__ import annotations
 
-import numba
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy import ndimage
 from torch import Tensor
 
 from dg.core.density import Grid
+from dg.core.slabs import compiled, in_slabs
 from dg.types import Cameras
 
 
@@ -30,24 +30,28 @@ def silhouette_distance(alpha: Float[Tensor, "V H W"], level: float = 0.5) -> Fl
             out[v] = np.inf if inside.all() else -np.inf
             continue
         # Distances run between centres of pixels; the contour is half way between an inner and an outer one.
-        signed = np.where(
-            inside, ndimage.distance_transform_edt(inside) - 0.5, 0.5 - ndimage.distance_transform_edt(~inside)
-        )
+        inner, outer = (cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 0) for m in (inside, ~inside))
+        signed = np.where(inside, inner - 0.5, 0.5 - outer)
         out[v] = torch.from_numpy(signed.reshape(*a.shape[:1], 2, a.shape[1], 2).mean((1, 3)) / 2)
     return out
 
 
 def hull_distance(
-    grid: Grid, alpha: Float[Tensor, "V H W"], cameras: Cameras, level: float = 0.5
+    grid: Grid, alpha: Float[Tensor, "V H W"], cameras: Cameras, *, level: float = 0.5, votes: int = 1
 ) -> Float[Tensor, "R R R"]:
     """Distance from the visual hull's surface in world units, positive inside (an upper bound of the true one).
 
-    It is the smallest over the views of the silhouettes' distances, scaled to the point's depth. Views in which a point
+    It is the smallest over the views of the silhouettes' distances, scaled to the point's depth (below minus four lattice
+    spacings it may be any smaller number). Views in which a point
     lies outside the picture say nothing about it.
+
+    Args:
+        votes: so many views must agree that a point is outside: the votes-th smallest distance counts. 1 is the visual hull
+            proper, which every error of one contour cuts into.
     """
     pictures = silhouette_distance(alpha, level).numpy()
     values = np.full(tuple(grid.values.shape), np.inf, np.float32)
-    _carve(*_lattice(grid), *_views(cameras), pictures, values)
+    in_slabs(_carve, len(values), *_lattice(grid), *_views(cameras), pictures, votes, 4 * grid.spacing, values)
     return torch.from_numpy(np.minimum(values, 1e3))
 
 
@@ -66,7 +70,7 @@ def seen_empty(
     """
     surface = torch.where(alpha >= level, depth, torch.full_like(depth, np.inf)).detach().float().cpu().numpy()
     counts = np.zeros(tuple(grid.values.shape), np.int16)
-    _count(*_lattice(grid), *_views(cameras), surface, margin, counts)
+    in_slabs(_count, len(counts), *_lattice(grid), *_views(cameras), surface, margin, counts)
     return torch.from_numpy(counts)
 
 
@@ -78,16 +82,17 @@ def _views(cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
     return cameras.w2c.detach().cpu().double().numpy(), cameras.K.detach().cpu().double().numpy()
 
 
-@numba.njit(cache=True, parallel=True)
-def _carve(origin, spacing, w2c, K, pictures, values):
+@compiled
+def _carve(first, last, origin, spacing, w2c, K, pictures, votes, reach, values):
     views, height, width = pictures.shape
-    for i in numba.prange(values.shape[0]):
+    for i in range(first, last):
         x = origin[0] + spacing * i
+        least = np.empty(votes, np.float32)
         for j in range(values.shape[1]):
             y = origin[1] + spacing * j
             for k in range(values.shape[2]):
                 z = origin[2] + spacing * k
-                nearest = np.float32(np.inf)
+                least[:] = np.inf
                 for v in range(views):
                     depth = w2c[v, 2, 0] * x + w2c[v, 2, 1] * y + w2c[v, 2, 2] * z + w2c[v, 2, 3]
                     if depth <= 1e-6:
@@ -101,15 +106,19 @@ def _carve(origin, spacing, w2c, K, pictures, values):
                     fu, fw = u - c, w - r
                     upper = pictures[v, r, c] * (1 - fu) + pictures[v, r, c + 1] * fu
                     lower = pictures[v, r + 1, c] * (1 - fu) + pictures[v, r + 1, c + 1] * fu
-                    distance = (upper * (1 - fw) + lower * fw) * depth / K[v, 0, 0]
-                    nearest = min(nearest, np.float32(distance))
-                values[i, j, k] = nearest
+                    distance = np.float32((upper * (1 - fw) + lower * fw) * depth / K[v, 0, 0])
+                    for n in range(votes):  # keeps the `votes` smallest, ascending
+                        if distance < least[n]:
+                            distance, least[n] = least[n], distance
+                    if least[votes - 1] < -reach:
+                        break
+                values[i, j, k] = least[votes - 1]
 
 
-@numba.njit(cache=True, parallel=True)
-def _count(origin, spacing, w2c, K, surface, margin, counts):
+@compiled
+def _count(first, last, origin, spacing, w2c, K, surface, margin, counts):
     views, height, width = surface.shape
-    for i in numba.prange(counts.shape[0]):
+    for i in range(first, last):
         x = origin[0] + spacing * i
         for j in range(counts.shape[1]):
             y = origin[1] + spacing * j

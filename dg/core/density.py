@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dg.core.slabs import compiled, in_slabs
+from dg.core.splat import rotation_from_quat
 from dg.types import Gaussians
 
 MIN_OPACITY = 0.005  # the release ignores fainter Gaussians
@@ -41,13 +42,7 @@ class Grid:
 
 def inverse_factors(gaussians: Gaussians) -> Float[Tensor, "N 3 3"]:
     """W = S^-1 R^T, so that the squared Mahalanobis distance is |W (p - x)|^2. Scales below 1e-8 count as 1e-8."""
-    w, x, y, z = torch.nn.functional.normalize(gaussians.quats, dim=-1).unbind(-1)
-    columns = [
-        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)], -1),
-        torch.stack([2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)], -1),
-        torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], -1),
-    ]
-    return torch.stack(columns, 1) / gaussians.scales.clamp_min(1e-8)[:, :, None]
+    return rotation_from_quat(gaussians.quats).transpose(1, 2) / gaussians.scales.clamp_min(1e-8)[:, :, None]
 
 
 def density_at(points: Float[Tensor, "P 3"], gaussians: Gaussians, chunk: int = 1024) -> Float[Tensor, P]:
@@ -94,7 +89,9 @@ def density_grid(
         origin, spacing = (lo + hi) / 2 - side / 2, side / (resolution - 1)
         growth = LEGACY_GROWTH * side / LEGACY_BLOCKS
         values = np.zeros((resolution,) * 3, np.float32)
-        _sample_legacy(means, factors, opacities, origin, spacing, max(resolution // LEGACY_BLOCKS, 1), growth, values)
+        block = max(resolution // LEGACY_BLOCKS, 1)
+        blocks = -((-resolution // block) ** 3)
+        in_slabs(_sample_legacy, blocks, means, factors, opacities, origin, spacing, block, growth, values)
         return Grid(torch.from_numpy(values), torch.from_numpy(origin).float(), float(spacing))
     half = _half_extents(factors, opacities, min_density)
     coarse_origin, coarse_spacing, coarse = _sample(
@@ -143,7 +140,7 @@ def _sample(means, factors, opacities, half, min_density, lo, hi, resolution, ma
     values = np.zeros((resolution,) * 3, np.float32)
     q = 2 * np.log(np.maximum(opacities / min_density, 1))
     start, members = _blocks_of((means - half - origin) / spacing, (means + half - origin) / spacing, resolution)
-    _sample_blocks(means, factors, opacities, q, origin, spacing, start, members, values)
+    in_slabs(_sample_blocks, len(start) - 1, means, factors, opacities, q, origin, spacing, start, members, values)
     return origin, spacing, values
 
 
@@ -158,7 +155,7 @@ def _thickened(factors: np.ndarray, sigma: float) -> np.ndarray:
     return factors / np.sqrt(1 + np.square(sigma * inverse_scale))
 
 
-@numba.njit(cache=True)
+@compiled
 def _blocks_of(lo, hi, resolution):
     """Compressed rows: the Gaussians (ascending) whose boxes (in lattice units) touch each block of _BLOCK^3 points."""
     per_axis = (resolution + _BLOCK - 1) // _BLOCK
@@ -188,11 +185,11 @@ def _blocks_of(lo, hi, resolution):
     return start, members
 
 
-@numba.njit(cache=True, parallel=True)
-def _sample_blocks(means, factors, opacities, q_max, origin, spacing, start, members, values):
+@compiled
+def _sample_blocks(first_block, last_block, means, factors, opacities, q_max, origin, spacing, start, members, values):
     resolution = values.shape[0]
     per_axis = (resolution + _BLOCK - 1) // _BLOCK
-    for block in numba.prange(per_axis**3):
+    for block in range(first_block, last_block):
         if start[block] == start[block + 1]:
             continue
         i0 = block // (per_axis * per_axis) * _BLOCK
@@ -230,12 +227,12 @@ def _sample_blocks(means, factors, opacities, q_max, origin, spacing, start, mem
                     values[i0 + i, j0 + j, k0 + k] = total[i, j, k]
 
 
-@numba.njit(cache=True, parallel=True)
-def _sample_legacy(means, factors, opacities, origin, spacing, side, growth, values):
+@compiled
+def _sample_legacy(first_block, last_block, means, factors, opacities, origin, spacing, side, growth, values):
     """Blocks of side^3 points; a block adds all Gaussians whose centres lie strictly inside it grown by `growth`."""
     resolution = values.shape[0]
     per_axis = (resolution + side - 1) // side
-    for block in numba.prange(per_axis**3):
+    for block in range(first_block, last_block):
         corner = np.array([block // (per_axis * per_axis), block // per_axis % per_axis, block % per_axis]) * side
         end = np.minimum(corner + side, resolution)
         for g in range(len(means)):

@@ -47,7 +47,11 @@ def face_grid(count: int, resolution: int | None = None) -> FaceGrid:
 
 
 def paint_corners(colours: Float[Tensor, "F 3 3"], grid: FaceGrid) -> Float[Tensor, "h w 3"]:
-    """The texture in which each face shows the linear function through its three corner colours."""
+    """The texture in which each face shows the linear function through its three corner colours.
+
+    Texels just outside a face continue the function and are clamped to [0, 1]; where they would leave that range by d,
+    colours along one edge of the face are off by up to d / 4.
+    """
     cells = grid.columns**2
     padded = colours.new_zeros(2 * cells, 3, 3)
     padded[: len(colours)] = colours

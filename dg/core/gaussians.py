@@ -14,7 +14,10 @@ from jaxtyping import Float
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from dg.types import Gaussians
+from dg.types import Gaussians, Reference
+
+BALL_RADIUS = 0.5  # the release's starting ball, world units
+RECENTRED_LENGTH = 1.46  # how long the release's recentred objects are at radius 2 and a field of view of 49.1 degrees
 
 SH_C0 = 0.28209479177387814
 SH_C1 = 0.4886025119029199
@@ -138,10 +141,38 @@ def from_points(
     )
 
 
+def framed_radius(reference: Reference) -> float:
+    """A ball's radius that suits the size of the object in the picture.
+
+    The release's 0.5 belongs to a recentred object, which fills 0.8 of the frame and is 1.46 world units long at radius
+    2: the ball's radius is 0.34 of the silhouette's longer side.
+    """
+    solid = reference.rgba[0, ..., 3] > 0.5
+    if not solid.any():
+        return BALL_RADIUS
+    rows, columns = solid.any(1).nonzero()[:, 0], solid.any(0).nonzero()[:, 0]
+    longest_px = int(max(rows[-1] - rows[0], columns[-1] - columns[0])) + 1
+    camera = reference.cameras
+    longest = longest_px * camera.height / solid.shape[0] / float(camera.K[0, 1, 1]) * float(camera.position[0].norm())
+    return BALL_RADIUS * longest / RECENTRED_LENGTH
+
+
 def ball(
-    generator: torch.Generator, *, num_points: int = 5000, radius: float = 0.5, opacity: float = 0.1, sh_degree: int = 0
+    generator: torch.Generator,
+    reference: Reference | None = None,
+    *,
+    num_points: int = 5000,
+    radius: float | None = None,
+    opacity: float = 0.1,
+    sh_degree: int = 0,
 ) -> RawGaussians:
-    """Points of uniform density in a ball, nearly grey (DreamGaussian draws U[0, 1) / 255 as SH coefficients)."""
+    """Points of uniform density in a ball, nearly grey (DreamGaussian draws U[0, 1) / 255 as SH coefficients).
+
+    Args:
+        radius: world units; None fits the ball to the reference (`framed_radius`), 0.5 without one.
+    """
+    if radius is None:
+        radius = BALL_RADIUS if reference is None else framed_radius(reference)
     u = torch.rand(num_points, 3, generator=generator)
     phi, cos_theta = 2 * math.pi * u[:, 0], 2 * u[:, 1] - 1
     r, sin_theta = radius * u[:, 2] ** (1 / 3), (1 - cos_theta**2).clamp_min(0).sqrt()

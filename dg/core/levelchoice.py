@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dg.core.density import Grid
+from dg.core.slabs import compiled, in_slabs
 from dg.types import Cameras
 
 
@@ -35,7 +35,9 @@ def max_along_rays(grid: Grid, cameras: Cameras, step: float = 0.5) -> Float[Ten
     """
     c2w, K = cameras.c2w.detach().cpu().double(), cameras.K.detach().cpu().double()
     out = np.zeros((len(cameras), cameras.height, cameras.width), np.float32)
-    _march(
+    in_slabs(
+        _march,
+        len(cameras) * cameras.height,
         grid.values.detach().cpu().float().contiguous().numpy(),
         grid.origin.double().numpy(),
         float(grid.spacing),
@@ -67,7 +69,9 @@ def choose_level(
     peak = float(m.max()) if len(m) else 0.0
     if not (math.isfinite(peak) and peak > 0 and float(a.max()) >= 0.5):
         marks = (0.5, 0.9, 0.99, 0.999, 1.0)
-        text = ", ".join(f"{100 * q:g} % <= {float(np.quantile(m.numpy(), q)):.3g}" for q in marks) if len(m) else "none"
+        text = (
+            ", ".join(f"{100 * q:g} % <= {float(np.quantile(m.numpy(), q)):.3g}" for q in marks) if len(m) else "none"
+        )
         raise ValueError(
             f"no surface to choose a level for: the largest alpha is {float(a.max()) if len(a) else 0.0:.3g}, and the "
             f"density's maxima along the rays are {text}. The Gaussians are empty or transparent."
@@ -85,11 +89,11 @@ def choose_level(
     return LevelChoice(float(levels[best]), float(ious[best]), levels.float(), ious.float())
 
 
-@numba.njit(cache=True, parallel=True)
-def _march(values, origin, spacing, c2w, K, step, out):
+@compiled
+def _march(first, last, values, origin, spacing, c2w, K, step, out):
     views, height, width = out.shape
     sides = np.array(values.shape) - 1
-    for row in numba.prange(views * height):
+    for row in range(first, last):
         v, y = row // height, row % height
         eye = (c2w[v, :3, 3] - origin) / spacing
         for x in range(width):

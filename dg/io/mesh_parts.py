@@ -18,7 +18,6 @@ from dg.types import Mesh
 
 _UNIFORM_PX = 8  # side of the texture of a plain colour
 _GREY = np.full(3, 0.5, np.float32)
-_TRIMESH_DEFAULT = 102  # the grey of the 2 x 2 picture that trimesh invents for uv without a material
 
 
 @dataclass(frozen=True)
@@ -110,6 +109,8 @@ def _part(geometry: Any, transform: np.ndarray, linear: bool, path: Path) -> Par
 
 def _colour(geometry: Any, faces: np.ndarray, linear: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Corner uv [F 3 2] and texture of one piece; either may be None."""
+    from trimesh.visual.material import empty_material
+
     visual = geometry.visual
     if visual.kind in ("vertex", "face"):
         rgba = visual.vertex_colors[faces] if visual.kind == "vertex" else visual.face_colors[:, None].repeat(3, 1)
@@ -126,7 +127,7 @@ def _colour(geometry: Any, faces: np.ndarray, linear: bool) -> tuple[np.ndarray 
     if material.image is None or uv is None:
         return uv, _uniform(np.asarray(material.diffuse[:3], np.float32) / 255)  # OBJ colours are as displayed
     picture = _picture(material.image)
-    if picture.shape[:2] == (2, 2) and (picture * 255 == _TRIMESH_DEFAULT).all():
+    if np.array_equal(picture, _picture(empty_material().image)):  # what trimesh invents for uv without a material
         return uv, None
     return uv, picture  # Kd is not multiplied in: exporters write 0.8 or even 0 beside a texture
 

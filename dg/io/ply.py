@@ -71,8 +71,8 @@ def read_ply(path: str | Path) -> RawGaussians:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a ply, truncated, empty, not of Gaussians (the missing properties are named), or has values
-            that are not finite.
+        ValueError: it is not a ply, truncated, empty, not of Gaussians (the missing properties are named), or has
+            values that are not finite.
     """
     path = Path(path)
     with path.open("rb") as file:

@@ -35,6 +35,7 @@ _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
 _pool_lock = threading.Lock()
 _noticed = threading.Event()
+_ready: set[int] = set()  # kernels that are compiled; they live as long as their modules
 
 
 def _stamp() -> str:
@@ -86,8 +87,9 @@ def run(kernel: Callable, items: int, *args: Any) -> None:
     """Calls `kernel(counter, items, *args)` on every thread at once; the kernel takes items until none is left."""
     if items <= 0:
         return
-    if not kernel.signatures:
+    if id(kernel) not in _ready:
         _first_call(kernel, *args)
+        _ready.add(id(kernel))
     counter = np.zeros(1, np.int64)
     threads = min(torch.get_num_threads(), MAX_THREADS, items)
     others = [_executor(threads - 1).submit(kernel, counter, items, *args) for _ in range(threads - 1)]

@@ -129,3 +129,17 @@ def test_rgb_depends_on_the_view_from_degree_one():
     up, down = torch.tensor([[[0.0, 0.0, 1.0]], [[0.0, 0.0, -1.0]]])
     rgb = G.rgb_from_sh(sh, torch.stack([up, down]))
     torch.testing.assert_close(rgb[:, 0, 0], torch.tensor([0.5 + G.SH_C1, 0.5 - G.SH_C1]))
+
+
+def test_the_ball_fits_the_picture():
+    from dg.core.camera import orbit
+    from dg.types import Reference
+
+    rgba = torch.zeros(1, 256, 256, 4)
+    rgba[0, 26:230, 60:100] = 1  # a recentred picture: 204 of 256 pixels
+    recentred = G.ball(rng.generator(0, "init"), Reference(rgba, orbit(0, 0, 2.0, height=256)), num_points=4000)
+    assert recentred.means.norm(dim=-1).max() == pytest.approx(0.5, abs=0.01)
+    small = torch.nn.functional.pad(rgba[:, ::2, ::2], (0, 0, 64, 64, 64, 64))
+    framed = G.ball(rng.generator(0, "init"), Reference(small, orbit(0, 0, 2.0, height=256)), num_points=4000)
+    assert framed.means.norm(dim=-1).max() == pytest.approx(0.25, abs=0.01)
+    assert G.ball(rng.generator(0, "init"), radius=0.3).means.norm(dim=-1).max() <= 0.3

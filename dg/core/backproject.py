@@ -1,0 +1,229 @@
+"""Pictures of an object onto its mesh's texture.
+
+Two ways: "gather" asks each texel which views see it and takes their colours, weighted by how squarely they see it;
+"splat" is DreamGaussian's (arXiv 2309.16653, section 3.3, and its release as facts): pixels are scattered into the
+texture, and the first view that reaches a texel wins. The mesh's own silhouette, depth and normals come from a mesh
+rasteriser that the caller passes in, so nothing here knows which one it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy import ndimage
+from torch import Tensor
+
+from dg.core.camera import FOVY_DEG, clip_from_world, orbit
+from dg.core.dilate import dilate, fill_from_surface
+from dg.core.gridput import grid_put_linear, grid_put_mip
+from dg.core.meshes import vertex_normals
+from dg.core.slabs import compiled, in_slabs
+from dg.types import Cameras, Fragments, Mesh
+
+__all__ = ["BakeOptions", "backproject", "bake_views", "dilate", "grid_put_linear", "grid_put_mip", "straight_colours"]
+
+MeshRasterize = Callable[[Tensor, Tensor, tuple[int, int]], Fragments]  # `dg.meshraster.protocol`, a layer above
+
+_RING_DEG = (0, 45, -45, 90, -90, 135, -135, 180)
+_POLES_DEG = (-89.9, 89.9)
+
+
+@dataclass(frozen=True)
+class BakeOptions:
+    """How colours get from views into a texture.
+
+    Attributes:
+        method: "gather" or "splat".
+        sharpness: gather weighs a view by its viewcos to this power; large values approach "the squarest view wins".
+        min_viewcos: below this a view counts only for texels that no other view sees (splat: not at all).
+        min_alpha: pixels that are less opaque, or within `erode_px` of such, count only where nothing else does.
+        erode_px: see above.
+        depth_slack: world units by which a texel may lie behind the depth picture and still count as seen.
+    """
+
+    method: str = "gather"
+    sharpness: float = 4.0
+    min_viewcos: float = 0.2
+    min_alpha: float = 0.9
+    erode_px: int = 2
+    depth_slack: float = 0.006
+
+
+def bake_views(radius: float = 2.0, fovy_deg: float = FOVY_DEG, size: int = 512) -> Cameras:
+    """The release's 26 views in its order: three rings of eight, the front one first, then from above and from below."""
+    poses = [(e, a) for e in (0, -45, 45) for a in _RING_DEG] + [(e, 0) for e in _POLES_DEG]
+    elevation, azimuth = (list(map(float, x)) for x in zip(*poses, strict=True))
+    return orbit(elevation, azimuth, radius, fovy_deg=fovy_deg, height=size)
+
+
+def straight_colours(
+    rgb: Float[Tensor, "V H W 3"], alpha: Float[Tensor, "V H W"], background: float = 1.0, floor: float = 0.2
+) -> Float[Tensor, "V H W 3"]:
+    """Takes a plain background out of composited colours; below the alpha `floor` the division is limited to it."""
+    a = alpha[..., None].clamp_min(floor)
+    return ((rgb - background * (1 - a)) / a).clamp(0, 1)
+
+
+def backproject(
+    mesh: Mesh,
+    rgb: Float[Tensor, "V H W 3"],
+    alpha: Float[Tensor, "V H W"],
+    cameras: Cameras,
+    rasterize: MeshRasterize,
+    *,
+    size: int = 1024,
+    options: BakeOptions | None = None,
+    priority: Float[Tensor, "V"] | None = None,
+) -> Float[Tensor, "h w 3"]:
+    """The texture [size size 3] of a mesh with uv coordinates, seen in V views; deterministic.
+
+    Args:
+        rgb: straight colours (`straight_colours`); gather uses `alpha` to tell where they are reliable.
+        priority: factors on the views' weights (gather), e.g. for a photograph among renders. Splat goes by their order.
+
+    Raises:
+        ValueError: for a mesh without uv coordinates, or an unknown method.
+    """
+    options = options or BakeOptions()
+    if mesh.uv is None:
+        raise ValueError("the mesh has no uv coordinates; make them with dg.core.uv.unwrap")
+    if options.method not in ("gather", "splat"):
+        raise ValueError(f"method is 'gather' or 'splat', not {options.method!r}")
+    normals = vertex_normals(mesh.vertices, mesh.faces)
+    if options.method == "splat":
+        texture, known = _splat(mesh, normals, rgb, cameras, rasterize, size)
+        return dilate(texture, known, rest="keep")
+    priority = torch.ones(len(cameras)) if priority is None else priority
+    texture, known, surface, points = _gather(mesh, normals, rgb, alpha, cameras, rasterize, size, options, priority)
+    texture = fill_from_surface(texture, known, surface, points)
+    return dilate(texture, surface if known.any() else known)
+
+
+def _splat(
+    mesh: Mesh, normals: Tensor, rgb: Tensor, cameras: Cameras, rasterize: MeshRasterize, size: int
+) -> tuple[Float[Tensor, "h w 3"], Bool[Tensor, "h w"]]:
+    faces_uv = mesh.faces if mesh.faces_uv is None else mesh.faces_uv
+    total, count = torch.zeros(size, size, 3), torch.zeros(size, size)
+    for v in range(len(cameras)):
+        camera = cameras[[v]]
+        fragments = rasterize(clip_from_world(mesh.vertices, camera), mesh.faces, (camera.height, camera.width))
+        pixels, corners, weights = _covered(fragments, mesh.faces)
+        normal = torch.nn.functional.normalize((normals[corners] * weights).sum(1), dim=-1)
+        squarely = -(normal @ camera.c2w[0, :3, 2]) > 0.5
+        uv = (mesh.uv[_covered(fragments, faces_uv)[1]] * weights).sum(1).clamp(0, 1)[squarely]
+        values = rgb[v].reshape(-1, 3)[pixels[squarely]]
+        part, weight = grid_put_mip(uv.flip(1) * 2 - 1, values, (size, size), min_resolution=min(256, size // 2))
+        open_ = count < 0.1
+        total = torch.where(open_[..., None], total + part, total)
+        count = torch.where(open_, count + weight, count)
+    known = count > 0
+    return torch.where(known[..., None], total / count.clamp_min(1e-12)[..., None], total), known
+
+
+def _gather(
+    mesh: Mesh,
+    normals: Tensor,
+    rgb: Tensor,
+    alpha: Tensor,
+    cameras: Cameras,
+    rasterize: MeshRasterize,
+    size: int,
+    options: BakeOptions,
+    priority: Tensor,
+) -> tuple[Float[Tensor, "h w 3"], Bool[Tensor, "h w"], Bool[Tensor, "h w"], Float[Tensor, "h w 3"]]:
+    """(texture, texels with a colour, texels on the surface, their positions)."""
+    faces_uv = mesh.faces if mesh.faces_uv is None else mesh.faces_uv
+    # The texture is a picture too: texel centres at +0.5, row 0 at v = 0 (clip y = -1), every face at depth 1.
+    flat = torch.cat([mesh.uv * 2 - 1, torch.zeros_like(mesh.uv[:, :1]), torch.ones_like(mesh.uv[:, :1])], -1)
+    pixels, corners, weights = _covered(rasterize(flat[None], faces_uv, (size, size)), mesh.faces)
+    points = (mesh.vertices[corners] * weights).sum(1)
+    normal = torch.nn.functional.normalize((normals[corners] * weights).sum(1), dim=-1)
+    good, spare = torch.zeros(len(points), 4), torch.zeros(len(points), 4)
+    as_array = lambda x: x.detach().cpu().double().contiguous().numpy()  # noqa: E731
+    for v in range(len(cameras)):
+        camera = cameras[[v]]
+        clip = clip_from_world(mesh.vertices, camera)
+        fragments = rasterize(clip, mesh.faces, (camera.height, camera.width))
+        covered, seen_corners, seen_weights = _covered(fragments, mesh.faces)
+        depth = torch.zeros(camera.height * camera.width)
+        depth[covered.cpu()] = (clip[0, :, 3][seen_corners] * seen_weights[..., 0]).sum(1).cpu()
+        opaque = (alpha[v] >= options.min_alpha).cpu().numpy()
+        if options.erode_px > 0:
+            opaque = ndimage.binary_erosion(opaque, iterations=options.erode_px, border_value=1)
+        in_slabs(
+            _look,
+            len(points),
+            as_array(points),
+            as_array(normal),
+            as_array(camera.w2c[0]),
+            as_array(camera.position[0]),
+            as_array(camera.K[0]),
+            rgb[v].detach().cpu().float().contiguous().numpy(),
+            depth.view(camera.height, camera.width).numpy(),
+            opaque,
+            options.sharpness,
+            options.min_viewcos,
+            options.depth_slack,
+            float(priority[v]),
+            good.numpy(),
+            spare.numpy(),
+        )
+    best = torch.where(good[:, 3:] > 0, good, spare)
+    texture, position = torch.zeros(size * size, 3), torch.zeros(size * size, 3)
+    known, surface = torch.zeros(size * size, dtype=torch.bool), torch.zeros(size * size, dtype=torch.bool)
+    pixels = pixels.cpu()
+    texture[pixels] = best[:, :3] / best[:, 3:].clamp_min(1e-30)
+    position[pixels], surface[pixels], known[pixels] = points.cpu().float(), True, best[:, 3] > 0
+    return tuple(x.view(size, size, *x.shape[1:]) for x in (texture, known, surface, position))
+
+
+def _covered(fragments: Fragments, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one view: covered pixels [n] (flattened), their faces' vertices [n 3], and the barycentric weights [n 3 1]."""
+    face = fragments.face_id[0].reshape(-1)
+    pixels = face.nonzero()[:, 0]
+    bary = fragments.bary[0].reshape(-1, 2)[pixels]
+    return pixels, faces[face[pixels].long() - 1], torch.cat([bary, 1 - bary.sum(-1, keepdim=True)], -1)[..., None]
+
+
+@compiled
+def _look(
+    first, last, points, normals, w2c, eye, K, rgb, depth, opaque, sharpness, min_viewcos, slack, priority, good, spare
+):
+    """Adds one view's weighted colours to the texels first..last - 1 that it sees; `spare` takes the doubtful ones.
+
+    The cosine here is that between the normal and the ray (not the view axis): it tells how much the surface is
+    foreshortened in this pixel.
+    """
+    height, width = depth.shape
+    for n in range(first, last):
+        x, y, z = points[n, 0], points[n, 1], points[n, 2]
+        rx, ry, rz = eye[0] - x, eye[1] - y, eye[2] - z
+        cos = (rx * normals[n, 0] + ry * normals[n, 1] + rz * normals[n, 2]) / np.sqrt(rx * rx + ry * ry + rz * rz)
+        if cos <= 0.02:
+            continue
+        d = w2c[2, 0] * x + w2c[2, 1] * y + w2c[2, 2] * z + w2c[2, 3]
+        if d <= 1e-6:
+            continue
+        u = K[0, 0] * (w2c[0, 0] * x + w2c[0, 1] * y + w2c[0, 2] * z + w2c[0, 3]) / d + K[0, 2] - 0.5
+        v = K[1, 1] * (w2c[1, 0] * x + w2c[1, 1] * y + w2c[1, 2] * z + w2c[1, 3]) / d + K[1, 2] - 0.5
+        if u < 0 or v < 0 or u > width - 1 or v > height - 1:
+            continue
+        c, r = min(int(u), width - 2), min(int(v), height - 2)
+        column, row = int(u + 0.5), int(v + 0.5)
+        # Within a pixel the depth of a slanted surface changes by the pixel's size times the slope.
+        reach = slack + d / K[0, 0] * np.sqrt(1 - min(cos * cos, 1.0)) / cos
+        if depth[row, column] <= 0 or d > depth[row, column] + reach:
+            continue
+        fu, fv = u - c, v - r
+        w00, w01, w10, w11 = (1 - fu) * (1 - fv), fu * (1 - fv), (1 - fu) * fv, fu * fv
+        certain = cos >= min_viewcos and opaque[r, c] and opaque[r, c + 1] and opaque[r + 1, c] and opaque[r + 1, c + 1]
+        weight = priority * cos**sharpness
+        out = good if certain else spare
+        for k in range(3):
+            colour = w00 * rgb[r, c, k] + w01 * rgb[r, c + 1, k] + w10 * rgb[r + 1, c, k] + w11 * rgb[r + 1, c + 1, k]
+            out[n, k] += weight * colour
+        out[n, 3] += weight
