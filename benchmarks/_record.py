@@ -21,11 +21,15 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 @dataclass(frozen=True)
 class Timing:
-    """Wall-clock seconds of several runs. On a busy machine the minimum says more than the median."""
+    """Wall-clock seconds of several runs, and the processor time of all threads together.
+
+    On a busy machine the minimum says more than the median, and the processor time more than either.
+    """
 
     median_s: float
     min_s: float
     max_s: float
+    cpu_median_s: float
     runs: int
 
 
@@ -34,15 +38,16 @@ def measure(function: Callable[[], Any], *, runs: int = 15, warmup: int = 3, dev
     import torch
 
     wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-    seconds = []
+    seconds, cpu_seconds = [], []
     for _ in range(warmup + runs):
         wait()
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         function()
         wait()
         seconds.append(time.perf_counter() - start)
-    measured = seconds[warmup:]
-    return Timing(statistics.median(measured), min(measured), max(measured), runs)
+        cpu_seconds.append(time.process_time() - cpu_start)
+    measured, cpu = seconds[warmup:], statistics.median(cpu_seconds[warmup:])
+    return Timing(statistics.median(measured), min(measured), max(measured), cpu, runs)
 
 
 def record(

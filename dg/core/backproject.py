@@ -53,8 +53,20 @@ class BakeOptions:
     depth_slack: float = 0.006
 
 
+@dataclass(frozen=True)
+class Baked:
+    texture: Float[Tensor, "h w 3"]
+    seen: Float[Tensor, "h w"]  # 1 where a view gave the texel its colour, 0 where it was filled in
+    surface: Float[Tensor, "h w"]  # 1 where the texel lies on the surface, 0 between the charts
+
+    @property
+    def share_seen(self) -> float:
+        """Of the texels on the surface."""
+        return float((self.seen * self.surface).sum() / self.surface.sum().clamp_min(1))
+
+
 def bake_views(radius: float = 2.0, fovy_deg: float = FOVY_DEG, size: int = 512) -> Cameras:
-    """The release's 26 views in its order: three rings of eight, the front one first, then from above and from below."""
+    """The release's 26 views in its order: three rings of eight, the front first, then from above and from below."""
     poses = [(e, a) for e in (0, -45, 45) for a in _RING_DEG] + [(e, 0) for e in _POLES_DEG]
     elevation, azimuth = (list(map(float, x)) for x in zip(*poses, strict=True))
     return orbit(elevation, azimuth, radius, fovy_deg=fovy_deg, height=size)
@@ -77,13 +89,13 @@ def backproject(
     *,
     size: int = 1024,
     options: BakeOptions | None = None,
-    priority: Float[Tensor, "V"] | None = None,
-) -> Float[Tensor, "h w 3"]:
+    priority: Float[Tensor, " V"] | None = None,
+) -> Baked:
     """The texture [size size 3] of a mesh with uv coordinates, seen in V views; deterministic.
 
     Args:
         rgb: straight colours (`straight_colours`); gather uses `alpha` to tell where they are reliable.
-        priority: factors on the views' weights (gather), e.g. for a photograph among renders. Splat goes by their order.
+        priority: factors on the views' weights (gather), e.g. for a photograph among renders. Splat goes by the order.
 
     Raises:
         ValueError: for a mesh without uv coordinates, or an unknown method.
@@ -94,13 +106,25 @@ def backproject(
     if options.method not in ("gather", "splat"):
         raise ValueError(f"method is 'gather' or 'splat', not {options.method!r}")
     normals = vertex_normals(mesh.vertices, mesh.faces)
+    # The texture is a picture too: texel centres at +0.5, row 0 at v = 0 (clip y = -1), every face at depth 1.
+    flat = torch.cat([mesh.uv * 2 - 1, torch.zeros_like(mesh.uv[:, :1]), torch.ones_like(mesh.uv[:, :1])], -1)
+    faces_uv = mesh.faces if mesh.faces_uv is None else mesh.faces_uv
+    texels, corners, weights = _covered(rasterize(flat[None], faces_uv, (size, size)), mesh.faces)
+    surface = torch.zeros(size * size, dtype=torch.bool)
+    surface[texels] = True
+    surface = surface.view(size, size)
     if options.method == "splat":
         texture, known = _splat(mesh, normals, rgb, cameras, rasterize, size)
-        return dilate(texture, known, rest="keep")
+        return Baked(dilate(texture, known, rest="keep"), known.float(), surface.float())
+    points = (mesh.vertices[corners] * weights).sum(1)
+    normal = torch.nn.functional.normalize((normals[corners] * weights).sum(1), dim=-1)
     priority = torch.ones(len(cameras)) if priority is None else priority
-    texture, known, surface, points = _gather(mesh, normals, rgb, alpha, cameras, rasterize, size, options, priority)
-    texture = fill_from_surface(texture, known, surface, points)
-    return dilate(texture, surface if known.any() else known)
+    colour, seen = _gather(mesh, points, normal, rgb, alpha, cameras, rasterize, options, priority)
+    texture, known, position = torch.zeros(size * size, 3), torch.zeros(size * size), torch.zeros(size * size, 3)
+    texture[texels], known[texels], position[texels] = colour, seen.float(), points.float()
+    texture, known, position = (x.view(size, size, *x.shape[1:]) for x in (texture, known, position))
+    texture = fill_from_surface(texture, known > 0, surface, position)
+    return Baked(dilate(texture, surface if seen.any() else known > 0), known, surface.float())
 
 
 def _splat(
@@ -126,22 +150,16 @@ def _splat(
 
 def _gather(
     mesh: Mesh,
-    normals: Tensor,
+    points: Float[Tensor, "n 3"],
+    normals: Float[Tensor, "n 3"],
     rgb: Tensor,
     alpha: Tensor,
     cameras: Cameras,
     rasterize: MeshRasterize,
-    size: int,
     options: BakeOptions,
     priority: Tensor,
-) -> tuple[Float[Tensor, "h w 3"], Bool[Tensor, "h w"], Bool[Tensor, "h w"], Float[Tensor, "h w 3"]]:
-    """(texture, texels with a colour, texels on the surface, their positions)."""
-    faces_uv = mesh.faces if mesh.faces_uv is None else mesh.faces_uv
-    # The texture is a picture too: texel centres at +0.5, row 0 at v = 0 (clip y = -1), every face at depth 1.
-    flat = torch.cat([mesh.uv * 2 - 1, torch.zeros_like(mesh.uv[:, :1]), torch.ones_like(mesh.uv[:, :1])], -1)
-    pixels, corners, weights = _covered(rasterize(flat[None], faces_uv, (size, size)), mesh.faces)
-    points = (mesh.vertices[corners] * weights).sum(1)
-    normal = torch.nn.functional.normalize((normals[corners] * weights).sum(1), dim=-1)
+) -> tuple[Float[Tensor, "n 3"], Bool[Tensor, " n"]]:
+    """Colours of points on the surface, and which of them some view sees."""
     good, spare = torch.zeros(len(points), 4), torch.zeros(len(points), 4)
     as_array = lambda x: x.detach().cpu().double().contiguous().numpy()  # noqa: E731
     for v in range(len(cameras)):
@@ -158,7 +176,7 @@ def _gather(
             _look,
             len(points),
             as_array(points),
-            as_array(normal),
+            as_array(normals),
             as_array(camera.w2c[0]),
             as_array(camera.position[0]),
             as_array(camera.K[0]),
@@ -173,12 +191,7 @@ def _gather(
             spare.numpy(),
         )
     best = torch.where(good[:, 3:] > 0, good, spare)
-    texture, position = torch.zeros(size * size, 3), torch.zeros(size * size, 3)
-    known, surface = torch.zeros(size * size, dtype=torch.bool), torch.zeros(size * size, dtype=torch.bool)
-    pixels = pixels.cpu()
-    texture[pixels] = best[:, :3] / best[:, 3:].clamp_min(1e-30)
-    position[pixels], surface[pixels], known[pixels] = points.cpu().float(), True, best[:, 3] > 0
-    return tuple(x.view(size, size, *x.shape[1:]) for x in (texture, known, surface, position))
+    return best[:, :3] / best[:, 3:].clamp_min(1e-30), best[:, 3] > 0
 
 
 def _covered(fragments: Fragments, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:

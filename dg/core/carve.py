@@ -41,13 +41,12 @@ def hull_distance(
 ) -> Float[Tensor, "R R R"]:
     """Distance from the visual hull's surface in world units, positive inside (an upper bound of the true one).
 
-    It is the smallest over the views of the silhouettes' distances, scaled to the point's depth (below minus four lattice
-    spacings it may be any smaller number). Views in which a point
-    lies outside the picture say nothing about it.
+    It is the smallest over the views of the silhouettes' distances, scaled to the point's depth (beyond four lattice
+    spacings outside it may be any such number). Views in which a point lies outside the picture say nothing about it.
 
     Args:
-        votes: so many views must agree that a point is outside: the votes-th smallest distance counts. 1 is the visual hull
-            proper, which every error of one contour cuts into.
+        votes: so many views must agree that a point is outside: the votes-th smallest distance counts. 1 is the visual
+            hull proper, which every error of one contour cuts into.
     """
     pictures = silhouette_distance(alpha, level).numpy()
     values = np.full(tuple(grid.values.shape), np.inf, np.float32)
@@ -63,7 +62,7 @@ def seen_empty(
     margin: float,
     level: float = 0.5,
 ) -> Int[Tensor, "R R R"]:
-    """In how many views each point is seen as empty: it lies `margin` (world units) before the surface, or nothing is there.
+    """In how many views each point is seen as empty: `margin` (world units) before the surface, or with nothing there.
 
     Args:
         depth: view depth of the surface (already divided by alpha); ignored where alpha < level.
@@ -72,6 +71,25 @@ def seen_empty(
     counts = np.zeros(tuple(grid.values.shape), np.int16)
     in_slabs(_count, len(counts), *_lattice(grid), *_views(cameras), surface, margin, counts)
     return torch.from_numpy(counts)
+
+
+def solid_field(
+    grid: Grid,
+    level: float,
+    hull: Float[Tensor, "R R R"],
+    empty: Int[Tensor, "R R R"],
+    *,
+    votes: int = 1,
+) -> Float[Tensor, "R R R"]:
+    """A field that is positive inside: where the density exceeds `level` or fewer than `votes` views see the point as
+    empty, and within the hull.
+
+    In world units, roughly: log(density / level), which is steep in the tails of Gaussians, counts one lattice spacing
+    per e-fold, up to three.
+    """
+    tail = grid.spacing * (grid.values / level).clamp_min(1e-12).log().clamp(-3, 3)
+    hidden = (empty < votes).to(tail.device) & (tail < 0)
+    return torch.minimum(torch.where(hidden, torch.full_like(tail, grid.spacing), tail), hull.to(tail))
 
 
 def _lattice(grid: Grid) -> tuple[np.ndarray, float]:

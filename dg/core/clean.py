@@ -1,4 +1,4 @@
-"""Cleaning and decimating a triangle mesh without losing what marching cubes guarantees: it stays closed and manifold."""
+"""Cleaning and decimating a triangle mesh that keeps what marching cubes guarantees: closed and manifold."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jaxtyping import Int
 from scipy import sparse
 from scipy.sparse import csgraph
 
+from dg.core.manifold import split_non_manifold
 from dg.core.meshes import signed_volume
 from dg.types import Mesh
 
@@ -43,13 +44,19 @@ def compact(mesh: Mesh) -> Mesh:
 
 
 def remove_degenerate(mesh: Mesh) -> Mesh:
-    """Drops faces that use a vertex twice, and all but the first of the faces on the same three vertices."""
+    """Drops faces that use a vertex twice, and what is superfluous of those on the same three vertices: equal ones but
+    for the first, and pairs that look in opposite directions (both, so that a closed surface stays closed)."""
     faces = mesh.faces.cpu().numpy()
     distinct = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
-    _, first = np.unique(np.sort(faces, 1), axis=0, return_index=True)
-    keep = np.zeros(len(faces), bool)
-    keep[first] = True
-    return compact(replace(mesh, faces=mesh.faces[torch.from_numpy(keep & distinct).to(mesh.faces.device)]))
+    rank = np.argsort(np.argsort(faces, 1), 1)
+    sign = np.where((rank[:, 1] - rank[:, 0]) % 3 == 1, 1, -1)  # even and odd orders of the sorted three
+    _, which = np.unique(np.sort(faces, 1), axis=0, return_inverse=True)
+    which = which.ravel()
+    net = np.bincount(which, sign * distinct)
+    candidates = np.nonzero(distinct & (sign * net[which] > 0))[0]
+    _, first = np.unique(which[candidates], return_index=True)
+    keep = torch.from_numpy(np.sort(candidates[first])).to(mesh.faces.device)
+    return compact(replace(mesh, faces=mesh.faces[keep]))
 
 
 def remove_small_components(
@@ -60,7 +67,7 @@ def remove_small_components(
     Args:
         min_volume: share of the largest part's enclosed volume. Parts that face inwards (walls of cavities) count as
             volume 0 and go if this is positive.
-        min_diameter: share of the whole mesh's bounding box diagonal (the release: 0.2, which deletes genuine small parts).
+        min_diameter: share of the whole mesh's bounding box diagonal (the release: 0.2, which deletes small parts).
         min_faces: number of faces (the release: 64).
     """
     if not len(mesh.faces):
@@ -85,8 +92,8 @@ def remove_small_components(
 def merge_close_vertices(mesh: Mesh, distance: float) -> Mesh:
     """Snaps vertices to the mean of their cell in a lattice of edge `distance` (world units); degenerate faces go.
 
-    The release merges at 1 % of the bounding box's diagonal, which is one or two voxels: it decimates and smooths, and the
-    result need not stay closed. Kept for comparisons.
+    The release merges at 1 % of the bounding box's diagonal, which is one or two voxels: it decimates and smooths, and
+    the result need not stay closed. Kept for comparisons.
     """
     cell = torch.floor(mesh.vertices / distance).long()
     _, inverse, count = torch.unique(cell, dim=0, return_inverse=True, return_counts=True)
@@ -121,6 +128,8 @@ def decimate(mesh: Mesh, max_faces: int, max_volume_change: float = 0.05) -> Mes
     for target, aggressive in ((max_faces, 3), (max_faces, 1), (min(2 * max_faces, len(faces) - 1), 1)):
         p, f = fast_simplification.simplify(points, faces, target_count=max(target, 4), agg=aggressive)
         result = remove_degenerate(Mesh(torch.from_numpy(p).float(), torch.from_numpy(f.astype(np.int64))))
+        if was_closed:
+            result = split_non_manifold(result)
         same_volume = abs(_volume(result) - volume) <= max_volume_change * abs(volume)
         if len(result.faces) and (not was_closed or (topology(result).closed and same_volume)):
             return result
@@ -131,7 +140,7 @@ def _volume(mesh: Mesh) -> float:
     return float(signed_volume(mesh.vertices.double(), mesh.faces))
 
 
-def _labels(faces: np.ndarray, vertices: int) -> Int[np.ndarray, "P"]:
+def _labels(faces: np.ndarray, vertices: int) -> Int[np.ndarray, " P"]:
     """Number of the connected part that each vertex belongs to."""
     rows, columns = np.concatenate([faces[:, 0], faces[:, 1]]), np.concatenate([faces[:, 1], faces[:, 2]])
     graph = sparse.coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), (vertices, vertices))

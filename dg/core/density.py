@@ -1,9 +1,9 @@
 """The density of a set of Gaussians: d(p) = sum_i opacity_i exp(-1/2 (p - x_i)^T Sigma_i^-1 (p - x_i)).
 
-Source: DreamGaussian (arXiv 2309.16653, section 3.3, "block-wise density query"), as facts. `density_at` is the definition;
-`density_grid` samples it on a lattice, where every Gaussian is only evaluated inside the ellipsoid on which it reaches
-`min_density`. The inverse covariance is applied as |S^-1 R^T (p - x)|^2, so an exponent is never positive by rounding
-(the release has to set such exponents' terms to 0).
+Source: DreamGaussian (arXiv 2309.16653, section 3.3, "block-wise density query"), as facts. `density_at` is the
+definition; `density_grid` samples it on a lattice, where a Gaussian is only evaluated inside the ellipsoid on which it
+reaches `min_density`. The inverse covariance is applied as |S^-1 R^T (p - x)|^2, so no exponent is made positive by
+rounding (the release has to set the terms of such exponents to 0).
 """
 
 from __future__ import annotations
@@ -71,10 +71,12 @@ def density_grid(
     """Samples the density on resolution^3 points. Deterministic: each point adds the Gaussians in their order.
 
     Args:
-        culling: "exact" skips a Gaussian where it alone stays below `min_density`; the box is the part of space where the
-            density exceeds `support` (found on a coarse lattice), and `margin` lattice points around it.
+        culling: "exact" skips a Gaussian where it alone stays below `min_density`; the box is the part of space where
+            the density exceeds `support` (found on a coarse lattice), and `margin` lattice points around it.
             "legacy" is the release's: the centres' box fills 0.9 of the lattice, and blocks see the Gaussians whose
             centres lie inside the block grown by 0.1875.
+        blur: this many lattice spacings are added (in quadrature) to every standard deviation, so that no Gaussian slips
+            between the points; its peak stays. Not with legacy culling. 0 is the exact density.
 
     Raises:
         ValueError: if no Gaussian is at least `min_opacity` opaque and finite, or `culling` is unknown.
@@ -199,7 +201,7 @@ def _sample_blocks(first_block, last_block, means, factors, opacities, q_max, or
         total = np.zeros((_BLOCK, _BLOCK, _BLOCK))
         for m in range(start[block], start[block + 1]):
             g = members[m]
-            # Along z the exponent is a quadratic, a z^2 + 2 b z + c: only the stretch where it is <= q_max is evaluated.
+            # Along z the exponent is a z^2 + 2 b z + c; only the stretch where it is <= q_max is evaluated.
             f0, f1, f2 = factors[g, 0, 2], factors[g, 1, 2], factors[g, 2, 2]
             a = f0 * f0 + f1 * f1 + f2 * f2
             for i in range(ni):

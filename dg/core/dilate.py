@@ -23,7 +23,7 @@ def dilate(
     Args:
         mask: the texels that are known.
         rim: only known texels within so many steps of the unknown are looked at, which keeps the search small.
-        rest: what lies farther away: "nearest" known texel too, "mean" colour of the known ones, or "keep" (the release).
+        rest: what lies farther away: "nearest" known texel too, "mean" colour of all, or "keep" (the release).
 
     An empty mask gives mid-grey ("keep": the texture as it is).
     """

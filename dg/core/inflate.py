@@ -17,9 +17,7 @@ from torch import Tensor
 
 from dg.types import Cameras, Mesh
 
-_OUTSIDE_SLOPE = (
-    4.0  # how fast u falls outside the outline, per pixel: steep, so that nothing leaks out
-)
+_OUTSIDE_SLOPE = 4.0  # how fast u falls outside the outline, per pixel: steep, so that nothing leaks out
 
 
 def poisson_height(mask: Bool[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:

@@ -1,7 +1,7 @@
 """The iso-level at which a density field's silhouettes agree best with pictures' alpha.
 
-A pixel is inside the silhouette of {density > level} exactly where the density's maximum along its ray exceeds the level.
-So one march through the field per view gives the silhouettes of all levels at once; no candidate has to be meshed.
+A pixel is inside the silhouette of {density > level} exactly where the density's maximum along its ray exceeds the
+level. So one march through the field per view gives the silhouettes of all levels at once; no candidate has to be meshed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from dg.types import Cameras
 class LevelChoice:
     level: float
     iou: float  # soft silhouette IoU at that level, over all views together
-    levels: Float[Tensor, "L"]  # the candidates, ascending
-    ious: Float[Tensor, "L"]
+    levels: Float[Tensor, " L"]  # the candidates, ascending
+    ious: Float[Tensor, " L"]
 
 
 def max_along_rays(grid: Grid, cameras: Cameras, step: float = 0.5) -> Float[Tensor, "V H W"]:
@@ -68,13 +68,10 @@ def choose_level(
     m, a = peak_along_rays.detach().flatten().double().cpu(), alpha.detach().flatten().double().cpu().clamp(0, 1)
     peak = float(m.max()) if len(m) else 0.0
     if not (math.isfinite(peak) and peak > 0 and float(a.max()) >= 0.5):
-        marks = (0.5, 0.9, 0.99, 0.999, 1.0)
-        text = (
-            ", ".join(f"{100 * q:g} % <= {float(np.quantile(m.numpy(), q)):.3g}" for q in marks) if len(m) else "none"
-        )
+        opaque = float(a.max()) if len(a) else 0.0
         raise ValueError(
-            f"no surface to choose a level for: the largest alpha is {float(a.max()) if len(a) else 0.0:.3g}, and the "
-            f"density's maxima along the rays are {text}. The Gaussians are empty or transparent."
+            f"no surface to choose a level for: the largest alpha is {opaque:.3g}, and of the density's maxima along the "
+            f"rays {_distribution(m)}. The Gaussians are empty or transparent."
         )
     hi = peak if hi is None else min(hi, peak)
     lo = lo if lo < hi else hi / 100
@@ -89,9 +86,16 @@ def choose_level(
     return LevelChoice(float(levels[best]), float(ious[best]), levels.float(), ious.float())
 
 
+def _distribution(m: Tensor) -> str:
+    if not len(m):
+        return "there are none"
+    marks = (0.5, 0.9, 0.99, 0.999, 1.0)
+    return ", ".join(f"{100 * q:g} % are <= {float(np.quantile(m.numpy(), q)):.3g}" for q in marks)
+
+
 @compiled
 def _march(first, last, values, origin, spacing, c2w, K, step, out):
-    views, height, width = out.shape
+    height, width = out.shape[1:]
     sides = np.array(values.shape) - 1
     for row in range(first, last):
         v, y = row // height, row % height

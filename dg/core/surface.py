@@ -11,6 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from dg.core.density import Grid
+from dg.core.manifold import split_non_manifold
 from dg.core.meshes import signed_volume
 from dg.types import Mesh
 
@@ -19,8 +20,8 @@ def outside(values: Float[Tensor, "R R R"], level: float, leak: int = 0) -> Bool
     """Lattice points below `level` that a path of such points (through faces of cells) joins to the border.
 
     Args:
-        leak: holes in the wall up to about 2 * leak points wide do not count as a way in: the wall is thickened by `leak`
-            points before the search, and what was found is grown back by as much. It also rounds off deep narrow gaps.
+        leak: holes in the wall up to about 2 * leak points wide do not count as a way in: the wall is thickened by
+            `leak` points before the search, and what was found is grown back by as much. Deep narrow gaps fill up, too.
     """
     solid = np.pad(values.detach().cpu().numpy() >= level, leak + 1)
     wall = ndimage.binary_dilation(solid, iterations=leak) if leak else solid
@@ -62,4 +63,5 @@ def marching_cubes(grid: Grid, level: float) -> Mesh:
     vertices, faces, _, _ = lewiner(values, level, allow_degenerate=True)
     vertices = grid.origin.double().numpy() + grid.spacing * (vertices.astype(np.float64) - 1)
     mesh = Mesh(torch.from_numpy(vertices).float(), torch.from_numpy(faces.astype(np.int64)))
+    mesh = split_non_manifold(mesh)  # in ambiguous cells two sheets may share an edge
     return mesh if signed_volume(mesh.vertices.double(), mesh.faces) > 0 else replace(mesh, faces=mesh.faces.flip(1))

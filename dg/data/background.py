@@ -1,8 +1,8 @@
 """The background of a picture without alpha: a smooth model of it, and which pixels belong to it.
 
 Studio pictures and renders have a background that varies slowly: plain, a gradient, a vignette, a floor with a soft
-shadow. It is fitted robustly to the border (a low-order polynomial per Lab channel), corrected locally where the picture
-agrees with it, and flooded from the border; a shadow is the background times one number, reached without a hard edge.
+shadow. It is fitted robustly to the border (a low-order polynomial per Lab channel), corrected locally where the
+picture agrees with it, and flooded from the border; a shadow is the background times one number, without a hard edge.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ from scipy import ndimage
 
 BORDER = 0.04  # width of the frame that the first fit sees, as a share of the shorter side
 DEGREE = 3  # of the polynomial; 2 misses a studio's horizon, 4 follows objects that touch the border
+FIT_ROWS = 4000  # pixels that a fit sees, evenly strided
 NOISE_FLOOR = (0.7, 0.5, 0.5)  # Lab; 8 bits and JPEG leave about this much in a plain area
 BACKGROUND_SIGMAS = 4.0  # a pixel this close to the model has the background's colour
-DIMMED = (0.3, 1.8)  # a shadow's or a pool of light's factor on the background's linear light; beyond it is an object
+DIMMED = (0.18, 1.8)  # a shadow's or a pool of light's factor on the background's linear light; beyond it is an object
 SHADOW_CHROMA = 4.0  # Lab distance between a shadow and the dimmed background
 SLOPE = (3.0, 1.3)  # Lab per pixel at the working size, for darker and for lighter; a steeper step is an object's edge
-RAMP, STEEPEST = 0.7, 8.0
+RAMP = 0.7  # slope at a coarse scale over slope at a fine one: a wide ramp keeps its slope, an edge loses two thirds
+STEEPEST = 8.0  # Lab per pixel of a dark ramp
+SEEN_THROUGH = 0.15  # share of exactly background-coloured pixels that makes an enclosed patch a hole
+CLIPPED = 98.5  # L from which a background is blown out: a white object is as white
+GRAIN = 1.5  # standard deviation of L from pixel to pixel above which the picture is smoothed first
 GAP_PX = 2  # the flood passes no gap narrower than twice this
 
 
@@ -67,30 +72,46 @@ def basis(height: int, width: int, degree: int = DEGREE) -> Float[ndarray, "H W 
     return np.stack([x**i * y**j for i in range(degree + 1) for j in range(degree + 1 - i)], -1).astype(np.float32)
 
 
-def fit_robust(A: Float[ndarray, "N K"], values: Float[ndarray, "N C"], rounds: int = 20) -> Float[ndarray, "K C"]:
+def fit_robust(
+    A: Float[ndarray, "N K"],
+    values: Float[ndarray, "N C"],
+    weight: Float[ndarray, " N"] | None = None,
+    rounds: int = 14,
+) -> Float[ndarray, "K C"]:
     """Iteratively reweighted least squares, one weight per row for all channels.
 
-    The first half minimises absolute residuals (which tolerates gross outliers), the second drops what is further than 4.7
-    robust standard deviations (Tukey's biweight). A small ridge keeps it solvable when few rows keep a weight.
+    The first half minimises absolute residuals (which tolerates gross outliers) and is left out where weights to start
+    from are given; the second drops what is further than 4.7 robust standard deviations (Tukey's biweight). A small
+    ridge keeps it solvable when few rows keep a weight.
     """
-    weight = np.ones(len(A))
+    absolute = rounds // 2 if weight is None else 0
+    weight = np.ones(len(A)) if weight is None else weight
     ridge = 1e-6 * len(A) * np.eye(A.shape[1])
     for i in range(rounds):
         Aw = A * weight[:, None]
         solution = np.linalg.solve(A.T @ Aw + ridge, Aw.T @ values)
         error = np.linalg.norm(values - A @ solution, axis=-1)
-        scale = max(1.4826 * float(np.median(error)), 0.3)
-        if i < rounds // 2:
-            weight = 1 / np.maximum(error, 0.1)
-        else:
-            weight = np.square(np.clip(1 - np.square(error / (4.685 * scale)), 0, None)) + 1e-9
+        weight = 1 / np.maximum(error, 0.1) if i < absolute else biweight(error)
     return solution.astype(np.float32)
+
+
+def biweight(error: Float[ndarray, " N"], cutoff: float = 4.685) -> Float[ndarray, " N"]:
+    """Tukey's weights: 1 for no error, 0 beyond `cutoff` robust standard deviations."""
+    scale = max(1.4826 * float(np.median(error)), 0.3)
+    return np.square(np.clip(1 - np.square(error / (cutoff * scale)), 0, None)) + 1e-9
+
+
+def fit_frame(A: Float[ndarray, "N K"], values: Float[ndarray, "N C"]) -> Float[ndarray, "K C"]:
+    """The background from the picture's frame: a plane first, since a cubic would follow an object at the border."""
+    flat = np.stack([A[:, 0], A[:, 1], A[:, DEGREE + 1]], -1)  # 1, y, x in the order of `basis`
+    error = np.linalg.norm(values - flat @ fit_robust(flat, values), axis=-1)
+    return fit_robust(A, values, biweight(error, 8.0))
 
 
 def spread(
     values: Float[ndarray, "H W C"], known: Bool[ndarray, "H W"], sigma_px: float
 ) -> tuple[Float[ndarray, "H W C"], Float[ndarray, "H W"]]:
-    """Normalised convolution: the Gaussian mean of the known pixels around each pixel, and how much of them there is."""
+    """Normalised convolution: the Gaussian mean of the known pixels around each pixel, and the share of known ones."""
     weight = known.astype(np.float32)
     blur = lambda x: cv2.GaussianBlur(x, (0, 0), sigma_px, borderType=cv2.BORDER_REPLICATE)  # noqa: E731
     support = blur(weight)
@@ -118,16 +139,51 @@ def reached(passable: Bool[ndarray, "H W"], gap_px: int = GAP_PX) -> Bool[ndarra
     return found
 
 
+def without_grain(rgb: Float[ndarray, "H W 3"]) -> Float[ndarray, "H W 3"]:
+    """Film grain and sensor noise smoothed (non-local means), since tolerances grow with them; clean pictures pass.
+
+    The noise is measured on the frame, by differences of neighbours (standard deviation times sqrt 2).
+    """
+    light = to_lab(rgb)[..., 0]
+    rim = max(2, round(BORDER * min(light.shape)))
+    strips = (light[:rim], light[-rim:], light[:, :rim].T, light[:, -rim:].T)
+    steps = np.concatenate([np.diff(strip, axis=1).ravel() for strip in strips])
+    grain = 1.4826 * float(np.median(np.abs(steps))) / np.sqrt(2)
+    if grain < GRAIN:
+        return rgb
+    strength = min(1.2 * 2.55 * grain, 40.0)
+    image = np.round(rgb * 255).astype(np.uint8)
+    return cv2.fastNlMeansDenoisingColored(image, None, strength, 2 * strength, 5, 13).astype(np.float32) / 255
+
+
+def seen_through(islands: Bool[ndarray, "H W"], coloured: Bool[ndarray, "H W"]) -> Bool[ndarray, "H W"]:
+    """Enclosed patches through which the background is seen: wide enough, and in part exactly its colour."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * GAP_PX + 1, 2 * GAP_PX + 1))
+    core = cv2.erode(islands.astype(np.uint8), disc)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(core, connectivity=4)
+    matching = np.bincount(labels.ravel(), weights=coloured.ravel(), minlength=count)
+    area = stats[:, cv2.CC_STAT_AREA]
+    keep = (matching >= SEEN_THROUGH * area) & (area >= 2e-4 * islands.size)
+    keep[0] = False
+    return cv2.dilate(keep[labels].astype(np.uint8), disc).astype(bool) & islands
+
+
+def blown_out(model: Float[ndarray, "H W 3"]) -> bool:
+    """Whether the background is a clipped white, which a white part of the object equals exactly."""
+    return bool(np.median(model[..., 0]) > CLIPPED)
+
+
 def model_background(rgb: Float[ndarray, "H W 3"]) -> Background:
     """Fit the background of `rgb` (sRGB in [0, 1]) and find what belongs to it."""
     height, width = rgb.shape[:2]
+    rgb = without_grain(rgb)
     lab = to_lab(rgb)
     A = basis(height, width)
     rim = max(2, round(BORDER * min(height, width)))
     frame = np.ones((height, width), bool)
     frame[rim:-rim, rim:-rim] = False
-    stride = max(1, int(frame.sum()) // 20000)
-    solution = fit_robust(A[frame][::stride], lab[frame][::stride])
+    stride = max(1, int(frame.sum()) // FIT_ROWS)
+    solution = fit_frame(A[frame][::stride], lab[frame][::stride])
     known = frame
     for _ in range(3):
         model = A @ solution
@@ -135,8 +191,8 @@ def model_background(rgb: Float[ndarray, "H W 3"]) -> Background:
         known = reached(np.linalg.norm((lab - model) / sigma, axis=-1) < BACKGROUND_SIGMAS)
         if known.sum() < 50:
             break
-        stride = max(1, int(known.sum()) // 20000)
-        solution = fit_robust(A[known][::stride], lab[known][::stride], rounds=12)
+        stride = max(1, int(known.sum()) // FIT_ROWS)
+        solution = fit_robust(A[known][::stride], lab[known][::stride])
     smooth = A @ solution
     result = classify(rgb, lab, smooth, noise(lab - smooth, known if known.sum() >= 50 else frame))
     for divisor in (12, 24, 24):  # ever more of the picture is recognised, ever more closely followed
@@ -169,7 +225,10 @@ def classify(
     residual = lab - model
     coloured = np.linalg.norm(residual / sigma, axis=-1) < BACKGROUND_SIGMAS
     shadow = dimmed(rgb, lab, model, sigma)
-    outside = reached(coloured | shadow)
+    passable = coloured | shadow
+    outside = reached(passable)
+    if not blown_out(model):
+        outside |= seen_through(passable & ~outside, coloured)
     return Background(model, sigma, residual, coloured, shadow, outside)
 
 
@@ -179,7 +238,7 @@ def dimmed(
     model: Float[ndarray, "H W 3"],
     sigma: Float[ndarray, "3"],
 ) -> Bool[ndarray, "H W"]:
-    """A shadow multiplies the background's light by one number, and is soft: no step steeper than the noise and a little."""
+    """A shadow multiplies the background's light by one number, and is soft: its steps are little above the noise."""
     light, behind = linear_light(rgb), linear_light(to_rgb(model))
     factor = (light * behind).sum(-1) / np.maximum(np.square(behind).sum(-1), 1e-6)
     expected = to_lab(encode_srgb(behind * factor[..., None]))

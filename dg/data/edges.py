@@ -41,8 +41,8 @@ def soft_alpha(
 ) -> Float[ndarray, "H W"]:
     """Alpha of a hard mask: 1 and 0 away from its edge, the mixture within `reach_px` of it.
 
-    `noise`: the background's standard deviation (sRGB in [0, 1]); colour decides less where it says less. The background
-    here is the one next to the edge, so a floor shadow counts as background.
+    `noise`: the background's standard deviation (sRGB in [0, 1]); colour decides less where it says less. Background is
+    here what lies next to the edge, so a floor shadow counts as background.
     """
     sdf = signed_distance(mask)
     position = np.clip(0.5 + sdf / 2, 0, 1)  # one pixel of softness on each side
@@ -62,8 +62,8 @@ def foreground_colours(
 ) -> Float[ndarray, "H W 3"]:
     """The object's own colour everywhere alpha is above 0, with the background's share taken out.
 
-    Opaque pixels keep their colour. At the edge the mixture is solved with the local background; the thinner the object,
-    the less that solution says and the more the nearest opaque colour counts.
+    Opaque pixels keep their colour. At the edge the mixture is solved with the local background; the smaller alpha, the
+    less that solution says and the more the nearest opaque colour counts.
     """
     if not (alpha > 0.98).any():
         return rgb

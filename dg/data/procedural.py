@@ -9,7 +9,8 @@ follows from the generator that is passed in.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -216,3 +217,18 @@ def random_object(rng: Rng) -> TexturedObject:
     name = str(rng.choice(names, p=weights / weights.sum()))
     parts, groups = PLANS[name][0](rng)
     return assemble(rng, parts, groups, f"procedural/{name}")
+
+
+def invent(keys: Sequence[int]) -> list[TexturedObject]:
+    """One object per key, in parallel where there are many."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    if len(keys) < 256:
+        return [_invent(k) for k in keys]
+    with ProcessPoolExecutor(min(16, os.cpu_count() or 1), mp_context=get_context("spawn")) as workers:
+        return list(workers.map(_invent, keys, chunksize=32))
+
+
+def _invent(key: int) -> TexturedObject:
+    return random_object(np.random.default_rng(key))

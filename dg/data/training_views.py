@@ -18,7 +18,6 @@ from torch import Tensor
 
 from dg.core import camera, rng
 from dg.data import pool as objects_pool
-from dg.data.library import TexturedObject
 from dg.data.pool import Look, ObjectPool, Packed
 from dg.meshraster.protocol import MeshRasterizer
 from dg.types import Cameras
@@ -161,6 +160,11 @@ def _first(views: Viewpoints) -> Viewpoints:
     return Viewpoints(views.elevation[:, :1], views.azimuth[:, :1], views.radius, views.fovy)
 
 
+def move(x: Tensor, device: torch.device) -> Tensor:
+    """To the device without waiting for what it is doing: a plain copy would hold the training up."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
 class ViewBank:
     """Rendered instances, kept as bytes on the pool's device; `refresh` replaces some, `batch` draws from them.
 
@@ -195,6 +199,9 @@ class ViewBank:
                 getattr(self.views, name)[rows] = getattr(views, name)
             self.rendered += 1
 
+    def _move(self, x: Tensor) -> Tensor:
+        return move(x, self.device)
+
     def _draw_objects(self, m: int, generator: torch.Generator) -> Int[Tensor, "M"]:
         weight = torch.tensor([w for *_, w in self.groups])
         group = torch.multinomial(weight, m, True, generator=generator)
@@ -208,7 +215,7 @@ class ViewBank:
         fill = 0.8 + (torch.rand(m, generator=generator) - 0.5) * 0.1
         scale = torch.exp((torch.rand(m, generator=generator) - 0.5) * 0.5) ** (torch.rand(m, generator=generator) < 0.4)
         views, look = draw_viewpoints(m, self.targets, generator), draw_look(m, generator)
-        move = lambda x: x.to(self.device)  # noqa: E731
+        move = self._move
         which, linear, fill = move(which), move(linear), move(fill)
         views = Viewpoints(*map(move, (views.elevation, views.azimuth, views.radius, views.fovy)))
         look = Look(*map(move, (look.matrix, look.shift, look.light, look.ambient)))
@@ -234,7 +241,7 @@ class ViewBank:
         order = torch.rand(references, 1 + self.targets, generator=generator)
         order[:, 0] -= 0.55  # rarely among the first: a target that repeats the reference teaches little
         column = order.argsort(1, descending=True)[:, :targets]
-        row, column = row.to(self.device), column.to(self.device)
+        row, column = self._move(row), self._move(column)
         chosen = self.pictures[row[:, None], column].flatten(0, 1)
         views = self.views[row]
         picked = Viewpoints(
@@ -259,12 +266,13 @@ def training_pool(
         library_share: the weight of the library's objects in `ViewBank`'s draws.
     """
     from dg.data import library as shelf
+    from dg.data.procedural import invent
 
     entries = [] if library is None else shelf.index(library)
     entries = [e for e in entries if shelf.permissive(e) and not shelf.held_out(e)]
     objects = [] if library is None else list(shelf.read(library, entries))
     n = len(objects)
-    objects += invent(range(procedural), seed)
+    objects += invent([rng.key(seed, "procedural", i) for i in range(procedural)])
     groups = [(0, n, library_share), (n, len(objects), 1 - library_share)]
     return ObjectPool.of(objects, device), [g for g in groups if g[1] > g[0]]
 
@@ -275,24 +283,3 @@ def held_out_pool(library: str, device: torch.device | str) -> tuple[ObjectPool,
 
     entries = [e for e in shelf.index(library) if shelf.permissive(e) and shelf.held_out(e)]
     return ObjectPool.of(list(shelf.read(library, entries)), device), [(0, len(entries), 1.0)]
-
-
-def invent(numbers: Sequence[int], seed: int) -> list[TexturedObject]:
-    """Procedural objects by number, in parallel where there are many."""
-    import os
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    keys = [rng.key(seed, "procedural", i) for i in numbers]
-    if len(keys) < 256:
-        return [_invent(k) for k in keys]
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers:
-        return list(workers.map(_invent, keys, chunksize=32))
-
-
-def _invent(key: int) -> TexturedObject:
-    import numpy as np
-
-    from dg.data.procedural import random_object
-
-    return random_object(np.random.default_rng(key))

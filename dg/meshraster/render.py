@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dg.core.camera import clip_from_world
 from dg.core.meshes import vertex_normals
-from dg.meshraster.interpolate import interpolate, interpolate_dxy
+from dg.meshraster.interpolate import at_pixels, covered_pixels, slopes_at_pixels
 from dg.meshraster.protocol import MeshRasterizer
 from dg.meshraster.texture import sample
 from dg.types import Cameras, Fragments, Mesh
@@ -44,59 +43,83 @@ def render_mesh(
 
     Args:
         ssaa: renders at this many times the size and averages. Colours are composited before they are averaged, so
-            silhouettes come out antialiased; depth, normal and viewcos are means over the covered samples only.
+            silhouettes come out antialiased; depth, normal and viewcos are means over the covered samples only. The
+            fragments take 28 bytes a sample: 0.1 GB for one view of 512 x 512 with ssaa 4.
         texture: looked up instead of `mesh.texture`, e.g. the one that is being optimised. Values are used as colours.
 
     Raises:
         ValueError: ssaa < 1, or a texture for a mesh without uv coordinates.
     """
+    clip, fragments, pixels = _rasterise(mesh, cameras, rasterizer, ssaa)
+    view = pixels // fragments.face_id[0].numel()
+    normal = _unit(at_pixels(vertex_normals(mesh.vertices, mesh.faces), fragments, mesh.faces, pixels))
+    viewcos = -(normal * cameras.c2w[:, :3, 2].to(normal)[view]).sum(-1, keepdim=True)  # OpenCV's z looks away from us
+    depth = at_pixels(clip[..., 3:], fragments, mesh.faces, pixels)
+    albedo = _albedo(mesh, fragments, pixels, texture, None)
+    samples = torch.cat([torch.ones_like(depth), albedo, depth, normal, viewcos], -1)
+    alpha, rgb, depth, normal, viewcos = _average(samples, pixels, cameras, ssaa).split([1, 3, 1, 3, 1], -1)
+    whole = alpha.clamp_min(1e-8)
+    rgb = rgb + (1 - alpha) * _behind(background, rgb)
+    return MeshRender(rgb, alpha, depth / whole, _unit(normal), viewcos / whole, fragments)
+
+
+def render_colours(
+    mesh: Mesh,
+    cameras: Cameras,
+    rasterizer: MeshRasterizer,
+    background: Float[Tensor, " 3"] | Float[Tensor, "V 3"],
+    *,
+    ssaa: int = 1,
+    mips: list[Tensor] | None = None,
+) -> Float[Tensor, "V H W 3"]:
+    """`render_mesh(...).rgb` for those who need nothing else; `mips` are the texture's `mip_levels`, if known."""
+    _, fragments, pixels = _rasterise(mesh, cameras, rasterizer, ssaa)
+    albedo = _albedo(mesh, fragments, pixels, None, mips)
+    samples = torch.cat([torch.ones_like(albedo[:, :1]), albedo], -1)
+    alpha, rgb = _average(samples, pixels, cameras, ssaa).split([1, 3], -1)
+    return rgb + (1 - alpha) * _behind(background, rgb)
+
+
+def _rasterise(
+    mesh: Mesh, cameras: Cameras, rasterizer: MeshRasterizer, ssaa: int
+) -> tuple[Float[Tensor, "V P 4"], Fragments, Int[Tensor, " n"]]:
     if ssaa < 1 or int(ssaa) != ssaa:
         raise ValueError(f"ssaa must be a whole number of at least 1, got {ssaa}")
-    background = background.to(mesh.vertices).expand(len(cameras), 3)
-    if len(cameras) > 1 and ssaa > 1:  # one at a time, as the temporaries of one view are large already
-        views = [
-            render_mesh(mesh, cameras[[v]], rasterizer, background[v], ssaa=ssaa, texture=texture)
-            for v in range(len(cameras))
-        ]
-        return _concatenate(views)
-    height, width = cameras.height * int(ssaa), cameras.width * int(ssaa)
-    large = cameras.resized(height, width)
-    clip = clip_from_world(mesh.vertices, large).contiguous()
-    fragments = rasterizer(clip, mesh.faces, (height, width))
-    mask = fragments.face_id > 0
-    alpha = mask[..., None].to(mesh.vertices.dtype)
-
-    depth = interpolate(clip[..., 3:], fragments, mesh.faces)
-    normal = interpolate(vertex_normals(mesh.vertices, mesh.faces), fragments, mesh.faces)
-    normal = normal / normal.square().sum(-1, keepdim=True).clamp_min(1e-20).sqrt()
-    viewcos = -torch.einsum("vhwc,vc->vhw", normal, cameras.c2w[:, :3, 2])[..., None]  # OpenCV's z looks away from us
-    behind = background[:, None, None]
-    rgb = behind + alpha * (_albedo(mesh, fragments, mask, texture) - behind)
-
-    if ssaa > 1:
-        covered = _shrink(alpha, ssaa)
-        mean = lambda x: _shrink(x, ssaa) / covered.clamp_min(1e-8)  # noqa: E731
-        rgb, alpha, depth, normal, viewcos = _shrink(rgb, ssaa), covered, mean(depth), mean(normal), mean(viewcos)
-        normal = normal / normal.square().sum(-1, keepdim=True).clamp_min(1e-20).sqrt()
-    return MeshRender(rgb, alpha, depth, normal, viewcos, fragments)
+    size = cameras.height * int(ssaa), cameras.width * int(ssaa)
+    clip = clip_from_world(mesh.vertices, cameras.resized(*size)).contiguous()
+    fragments = rasterizer(clip, mesh.faces, size)
+    return clip, fragments, covered_pixels(fragments)
 
 
-def _albedo(mesh: Mesh, fragments: Fragments, mask: Tensor, texture: Tensor | None) -> Float[Tensor, "V H W 3"]:
+def _average(
+    samples: Float[Tensor, "n C"], pixels: Int[Tensor, " n"], cameras: Cameras, ssaa: int
+) -> Float[Tensor, "V H W C"]:
+    """Means over ssaa x ssaa samples; those that no face covers count as 0 and are never stored."""
+    ssaa, width = int(ssaa), cameras.width * int(ssaa)
+    row, column = pixels // width, pixels % width  # rows go on from view to view, and ssaa divides their number
+    target = row // ssaa * cameras.width + column // ssaa
+    sums = samples.new_zeros(len(cameras) * cameras.height * cameras.width, samples.shape[-1])
+    means = sums.index_add(0, target, samples) / ssaa**2
+    return means.reshape(len(cameras), cameras.height, cameras.width, -1)
+
+
+def _behind(background: Tensor, rgb: Tensor) -> Float[Tensor, "V 1 1 3"]:
+    return background.to(rgb).expand(len(rgb), 3)[:, None, None]
+
+
+def _albedo(
+    mesh: Mesh, fragments: Fragments, pixels: Tensor, texture: Tensor | None, mips: list[Tensor] | None
+) -> Float[Tensor, "n 3"]:
     texture = mesh.texture if texture is None else texture
     if texture is None:
-        return torch.full((*mask.shape, 3), GREY, dtype=mesh.vertices.dtype, device=mask.device)
+        return torch.full((len(pixels), 3), GREY, dtype=mesh.vertices.dtype, device=pixels.device)
     if mesh.uv is None:
         raise ValueError("a textured mesh needs uv coordinates; make them with dg.core.uv.unwrap")
     faces_uv = mesh.faces if mesh.faces_uv is None else mesh.faces_uv
-    uv = interpolate(mesh.uv, fragments, faces_uv)
-    return sample(texture, uv, interpolate_dxy(mesh.uv, fragments, faces_uv), mask)
+    uv = at_pixels(mesh.uv, fragments, faces_uv, pixels)
+    uv_dxy = slopes_at_pixels(mesh.uv, fragments, faces_uv, pixels)
+    return sample(texture, uv[None, None], uv_dxy[None, None], mips=mips)[0, 0]
 
 
-def _concatenate(views: list[MeshRender]) -> MeshRender:
-    joined = {f.name: torch.cat([getattr(v, f.name) for v in views]) for f in fields(MeshRender)[:-1]}
-    parts = [torch.cat([getattr(v.fragments, f.name) for v in views]) for f in fields(Fragments)]
-    return MeshRender(**joined, fragments=Fragments(*parts))
-
-
-def _shrink(image: Float[Tensor, "V sH sW C"], factor: int) -> Float[Tensor, "V H W C"]:
-    return F.avg_pool2d(image.permute(0, 3, 1, 2), int(factor)).permute(0, 2, 3, 1)
+def _unit(normal: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
+    return normal / normal.square().sum(-1, keepdim=True).clamp_min(1e-20).sqrt()

@@ -22,6 +22,7 @@ def sample(
     uv: Float[Tensor, "V H W 2"],
     uv_dxy: Float[Tensor, "V H W 4"] | None = None,
     mask: Bool[Tensor, "V H W"] | None = None,
+    mips: list[Tensor] | None = None,
 ) -> Float[Tensor, "V H W C"]:
     """Looks the texture up at `uv`; differentiable in the texture (not in uv), deterministic on the CPU.
 
@@ -30,15 +31,16 @@ def sample(
             where the longer axis of the pixel's footprint is one texel (OpenGL's linear-mipmap-linear; the longer axis
             is the exact one of the ellipse, as in nvdiffrast). Without it the look-up is bilinear in the full texture.
         mask: only these pixels are looked up; the others are 0.
+        mips: `mip_levels(texture)` where they are known already.
     """
     if texture.device.type != "cpu" or texture.dtype not in (torch.float32, torch.float64):
-        return sample_torch(texture, uv, uv_dxy, mask)
+        return sample_torch(texture, uv, uv_dxy, mask)  # makes its own levels
     pixels = _pixels(uv, mask)
     coordinates = uv.detach().reshape(-1, 2)[pixels].to(texture.dtype)
     if uv_dxy is None:
         levels, level = [texture], torch.zeros_like(coordinates[:, 0])
     else:
-        levels = mip_levels(texture)
+        levels = mip_levels(texture) if mips is None else mips
         level = mip_level(uv_dxy.detach().reshape(-1, 4)[pixels], texture.shape[:2], len(levels)).to(texture.dtype)
     stack = torch.cat([x.reshape(-1, x.shape[-1]) for x in levels]) if len(levels) > 1 else texture.flatten(0, 1)
     shapes = torch.tensor([x.shape[:2] for x in levels])

@@ -146,12 +146,16 @@ class MiniNet(nn.Module):
         hidden = 2 * self.config.modulation
         return nn.Sequential(nn.Linear(dim, hidden), nn.SiLU(), nn.Linear(hidden, self.config.modulation), nn.SiLU())
 
+    def _embedded(self, embed: nn.Linear, tokens: Float[Tensor, "B N c"]) -> Float[Tensor, "B N W"]:
+        x = embed(tokens)
+        return x + self.position.to(x.dtype)  # under autocast the tokens stay in half precision
+
     def encode(
         self, picture: Float[Tensor, "R 4 H W"], rays: Float[Tensor, "R N 6"], vector: Float[Tensor, "R d"]
     ) -> KeysValues:
         """The reference's keys and values, layer by layer."""
         tokens = torch.cat([patchify(picture, self.config.patch), rays], -1)
-        x, c = self.embed_reference(tokens) + self.position, self.vector_reference(vector)
+        x, c = self._embedded(self.embed_reference, tokens), self.vector_reference(vector)
         kept: KeysValues = []
         for block in self.blocks:
             x, own = block(x, c, self.cos, self.sin, None)
@@ -170,7 +174,7 @@ class MiniNet(nn.Module):
         """Returns F and x_0 (see the module); `reference` has B entries, or 1 that all share, or B / K in groups of K."""
         c_skip, c_out, c_in = preconditioning(alpha_bar_t)
         tokens = torch.cat([patchify(x_t * c_in, self.config.patch), rays], -1)
-        x = self.embed_target(tokens) + self.position
+        x = self._embedded(self.embed_target, tokens)
         c = self.vector_target(torch.cat([fourier(t), vector], -1))
         for block, context in zip(self.blocks, reference, strict=True):
             x, _ = block(x, c, self.cos, self.sin, spread(context, len(x)))

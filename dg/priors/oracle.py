@@ -13,7 +13,8 @@ from torch import Tensor
 
 from dg.io.mesh import load_mesh
 from dg.meshraster.protocol import MeshRasterizer
-from dg.meshraster.render import render_mesh
+from dg.meshraster.render import render_colours
+from dg.meshraster.texture import mip_levels
 from dg.priors.exact import ExactScore
 from dg.types import Cameras, Mesh, Reference
 
@@ -36,12 +37,21 @@ class MeshScore(ExactScore):
         self.rasterizer = rasterizer
         self.ssaa = ssaa
         self.mesh = mesh
+        self._levels: list[Tensor] | None = None
 
     def target(self, reference: Reference | None, cameras: Cameras, background: Tensor) -> Float[Tensor, "B 3 h w"]:
         with torch.no_grad():
             views = cameras.resized(self.image_size, self.image_size)
-            render = render_mesh(self.mesh, views, self.rasterizer, background, ssaa=self.ssaa)
-        return render.rgb.permute(0, 3, 1, 2)
+            rgb = render_colours(self.mesh, views, self.rasterizer, background, ssaa=self.ssaa, mips=self._mips())
+        return rgb.permute(0, 3, 1, 2)
+
+    def _mips(self) -> list[Tensor] | None:
+        """The texture's mip levels, kept as long as the mesh stays the same."""
+        if self.mesh.texture is None:
+            return None
+        if self._levels is None or self._levels[0] is not self.mesh.texture:
+            self._levels = mip_levels(self.mesh.texture)
+        return self._levels
 
 
 class OraclePrior(MeshScore):

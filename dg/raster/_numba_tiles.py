@@ -16,11 +16,11 @@ from dg.raster._threads import compiled, run, take
 
 TILE_W, TILE_H = 16, 8
 SECTIONS = 4
-FEATURES = (
-    12  # of a packed Gaussian: mean x y, exponent's xx xy yy / 8, opacity, r g b, depth, and the footprint's x y reach
-)
+# A packed Gaussian: mean, exponent / 8, opacity, colour, depth; then the footprint: its largest squared Mahalanobis
+# distance, half-width and half-height. One cache line.
+FEATURES = 16
 # exp(x) is computed as exp(x / 8)^8, so the packed conics are divided by 8.
-X, Y, XX, XY, YY, OPACITY, RED, GREEN, BLUE, DEPTH, HALF_X, HALF_Y = range(FEATURES)
+X, Y, XX, XY, YY, OPACITY, RED, GREEN, BLUE, DEPTH, REACH, HALF_X, HALF_Y = range(13)
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def _pack(g, o, px, conic, opacity, rgb, depth):
     g[X], g[Y] = px[0], px[1]
     g[XX], g[XY], g[YY] = -xx / 16, -xy / 8, -yy / 16
     g[OPACITY], g[RED], g[GREEN], g[BLUE], g[DEPTH] = opacity, rgb[0], rgb[1], rgb[2], depth
+    g[REACH] = reach
     g[HALF_X], g[HALF_Y] = min(math.sqrt(reach * yy / det), 1e9), min(math.sqrt(reach * xx / det), 1e9)
     return o
 
@@ -94,7 +95,7 @@ def _row_span(g, left, right):
         return 0.0, -1.0
     xx, xy, yy = -16.0 * g[XX], -8.0 * g[XY], -16.0 * g[YY]
     half_y = float(g[HALF_Y])
-    reach = 2 * math.log(max(g[OPACITY] / ALPHA_MIN, 1.0))
+    reach = float(g[REACH])
     det = xx * yy - xy * xy
     tilt = -xy / xx * half_y  # where along x the ellipse is highest
     high = min(max(tilt, x0), x1)

@@ -155,7 +155,8 @@ def check(node: Any, where: str, given: Iterable[str] = ()) -> None:
         if key in MARKS or (key in DATA and key not in named):
             continue
         if key not in named and not open_ended:
-            raise UserError(f"{where}.{key} is no option of {node['_target_']}{nearest(key, named)}")
+            hint = nearest(key, named) if named else ", which takes none"
+            raise UserError(f"{where}.{key} is no option of {node['_target_']}{hint}")
         if isinstance(value, (Mapping, list)):
             check(value, f"{where}.{key}")
         else:
@@ -175,7 +176,8 @@ def build(node: Any, where: str, **given: Any) -> Any:
         given: arguments that no config can hold (tensors, other components); they win over the node's.
 
     Raises:
-        UserError: a mistake in the node, or the constructor reports a missing file, package or wrong value.
+        UserError: a mistake in the node, or the constructor reports a missing file, package or device or a wrong
+            value.
     """
     check(node, where, given)
     return _build(node, where, given)
@@ -196,8 +198,8 @@ def _build(node: Any, where: str, given: Mapping[str, Any]) -> Any:
         return partial(target, **arguments)
     try:
         return target(**arguments)
-    except (FileNotFoundError, ImportError, ValueError) as error:
-        raise UserError(f"{where}: {error}") from error
+    except (OSError, ImportError, ValueError, RuntimeError) as error:
+        raise UserError(f"{where}: {' '.join(str(error).split())}") from error
 
 
 def inert(component: Any, where: str, iters: int) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from dg.meshraster.protocol import MeshRasterizer
 from dg.raster.protocol import Rasterizer
 from dg.runtime.errors import UserError
+from dg.runtime.logging import log
 
 
 def resolve(device: str) -> torch.device:
@@ -41,22 +42,34 @@ def set_threads(threads: int | None) -> int:
 
 
 def rasterizer(device: str) -> Rasterizer:
-    """gsplat on a GPU where it is installed, the CPU kernel elsewhere."""
-    if resolve(device).type == "cuda" and importlib.util.find_spec("gsplat") is not None:
+    """gsplat on a GPU, or the slow reference where gsplat is not installed; the CPU kernel elsewhere."""
+    if resolve(device).type == "cpu":
+        from dg.raster.numba_cpu import NumbaRasterizer
+
+        return NumbaRasterizer()
+    if _is_there("gsplat", "dg.raster.gsplat"):
         from dg.raster.gsplat import GsplatRasterizer
 
         return GsplatRasterizer()
-    from dg.raster.numba_cpu import NumbaRasterizer
+    from dg.raster.dense import DenseRasterizer
 
-    return NumbaRasterizer()
+    log.warning(
+        "gsplat is not installed: splats are drawn by raster=dense, which is slow; `pip install gsplat` mends it"
+    )
+    return DenseRasterizer()
 
 
 def mesh_rasterizer(device: str) -> MeshRasterizer:
     """nvdiffrast on a GPU where it is installed, the CPU rasteriser elsewhere."""
-    if resolve(device).type == "cuda" and importlib.util.find_spec("nvdiffrast") is not None:
+    found = resolve(device)
+    if found.type == "cuda" and _is_there("nvdiffrast", "dg.meshraster.nvdiffrast"):
         from dg.meshraster.nvdiffrast import NvdiffrastMeshRasterizer
 
-        return NvdiffrastMeshRasterizer()
+        return NvdiffrastMeshRasterizer(found)
     from dg.meshraster.cpu import CpuMeshRasterizer
 
     return CpuMeshRasterizer()
+
+
+def _is_there(*modules: str) -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in modules)

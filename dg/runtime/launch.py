@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 import traceback
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +41,9 @@ def main(task: Task, config_dir: Path, config_name: str, root: type = options.Ro
         task: what a job does; returns a number for a sweeper, or None.
         root: a dataclass of the root keys.
     """
-    arguments = get_args_parser().parse_args()
+    arguments = _arguments()
     informs = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.info or arguments.cfg
+    command = shlex.join(["python", *sys.argv])
     code: list[int] = []
     config_dir = Path(arguments.config_path or config_dir)
     try:
@@ -54,8 +56,6 @@ def main(task: Task, config_dir: Path, config_name: str, root: type = options.Ro
         hydra.main(str(config_dir), config_name, "1.3")(lambda config: None)()
         return
 
-    command = shlex.join(["python", *sys.argv])
-
     def job(config: DictConfig) -> float | None:
         value, status = run_job(task, config, config_dir, command, root)
         code.append(status)
@@ -63,6 +63,14 @@ def main(task: Task, config_dir: Path, config_name: str, root: type = options.Ro
 
     hydra.main(str(config_dir), config_name, "1.3")(job)()
     sys.exit(_end_of_sweep(sweep.Watch.current) if sweep.Watch.current is not None else max(code, default=0))
+
+
+def _arguments() -> Namespace:
+    """Hydra's flags, wherever they stand: its own parser refuses `a=1 -m b=2,3`, so overrides are moved to the end."""
+    arguments = get_args_parser().parse_intermixed_args()
+    flags = [a for a in sys.argv[1:] if a not in arguments.overrides]
+    sys.argv[1:] = [*flags, *arguments.overrides]
+    return arguments
 
 
 def run_job(
@@ -118,7 +126,7 @@ def prepare(
     return compose.resolve(config)
 
 
-def _validate(arguments: Any, config_dir: Path, config_name: str, root: type, runs: bool) -> None:
+def _validate(arguments: Namespace, config_dir: Path, config_name: str, root: type, runs: bool) -> None:
     """Composes what Hydra is about to compose, in a multirun every option of every swept group; checks what `runs`."""
     search = [arguments.config_dir] if arguments.config_dir else []
     if search and not Path(search[0]).is_dir():

@@ -31,6 +31,7 @@ _QUIET = (
 )
 _IRRELEVANT = (  # Lightning's advice on data loading and logging, which a loader of step numbers does not need
     ".*does not have many workers.*",
+    ".*has `__len__` defined.*",
     ".*The number of training batches.*",
     ".*was configured so.*",
     ".*Trying to infer the `batch_size`.*",

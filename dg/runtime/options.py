@@ -178,19 +178,10 @@ def default_name(config: Mapping[str, Any]) -> str:
     return slug(Path(config["input"]).stem)
 
 
-# Overrides that say nothing about what a job of a sweep computes.
+# Overrides that say nothing about what a job of a sweep computes, or that its base name tells already.
 _UNNAMED = (
-    "input",
-    "prompt",
-    "name",
-    "outdir",
-    "device",
-    "threads",
-    "resume",
-    "overwrite",
-    "logger",
-    "sweep",
-    "strict",
+    *("input", "prompt", "name", "outdir", "stages", "device", "threads", "resume", "overwrite", "strict"),
+    *("checkpoint_every", "objective", "logger", "trainer", "paths", "preview", "clip", "sweep", "debug", "hydra"),
 )
 
 

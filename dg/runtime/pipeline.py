@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import traceback
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from dg.io.files import write_json
 from dg.runtime import device, folder, manifest, options
+from dg.runtime.build import nearest
 from dg.runtime.callbacks import StopSignal
 from dg.runtime.errors import Interrupted, RunError, UserError
 from dg.runtime.launch import Job
@@ -41,14 +42,17 @@ def run(job: Job) -> float | None:
         record.save(path)
         start = time.monotonic()
         before = record.seconds
-        current = Run(config, path, record, stop)
+        current = Run(config, path, record, stop, read_metrics(path))
         log.info("%s", path)
         seed_everything(config["seed"])
         try:
             _stages(current)
             record.status = "done"
         except BaseException as error:
-            raise _recorded(current, error) from None if isinstance(error, (UserError, RunError)) else error
+            known = _recorded(current, error)
+            if known is error:
+                raise
+            raise known from error
         finally:
             record.seconds = round(before + time.monotonic() - start, 3)
             record.finished = manifest.now()
@@ -93,7 +97,7 @@ def _preview(run: Run) -> None:
         elevation_deg=run.config["elevation"],
         device=run.device,
     )
-    scores = write_all(run.folder, subject, run.part("preview"), run.config["name"])
+    scores = write_all(run.folder, subject, run.part("preview"), _title(run))
     run.results |= scores
     if subject.gaussians is not None:
         run.results["splats/count"] = len(subject.gaussians)
@@ -101,6 +105,18 @@ def _preview(run: Run) -> None:
         run.results |= {"mesh/vertices": len(subject.mesh.vertices), "mesh/faces": len(subject.mesh.faces)}
     run.results |= {f"seconds/{name}": stage.seconds for name, stage in run.manifest.stages.items()}
     write_json(run.folder / "metrics.json", run.results)
+
+
+def _title(run: Run) -> str:
+    prior = str(run.config["prior"]["_target_"]).rpartition(".")[2]
+    parts = [
+        run.config["name"],
+        run.config["prompt"],
+        prior,
+        f"{run.config['iters']} steps",
+        f"seed {run.config['seed']}",
+    ]
+    return " · ".join(str(p) for p in parts if p)
 
 
 def close_loggers(run: Run) -> None:
@@ -132,7 +148,7 @@ def _recorded(run: Run, error: BaseException) -> BaseException:
             stage.status = "interrupted"
     if not interrupted:
         run.manifest.failures.append(f"{type(error).__name__}: {error}")
-    known = isinstance(error, (UserError, Interrupted))
+    known = isinstance(error, Interrupted)
     story = f"{type(error).__name__}: {error}" if known else "".join(traceback.format_exception(error))
     to_file(logging.ERROR, story)
     return error
@@ -147,21 +163,17 @@ def _farewell(run: Run) -> None:
         log.info("%s shows it from all sides", run.folder / "overview.png")
 
 
+def read_metrics(path: Path) -> dict[str, Any]:
+    """A run folder's metrics.json; empty where there is none."""
+    file = path / "metrics.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
 def _objective(run: Run) -> float | None:
     name = run.config["objective"]
     if name is None:
         return None
-    import json
-
-    from dg.runtime.build import nearest
-
-    results: dict[str, Any] = json.loads((run.folder / "metrics.json").read_text())
+    results = read_metrics(run.folder)
     if not isinstance(results.get(name), (int, float)):
         raise UserError(f"objective={name} is no number in {run.folder / 'metrics.json'}{nearest(name, results)}")
     return float(results[name])
-
-
-def flat(prefix: str, value: Any) -> dict[str, Any]:
-    """A report's numbers as entries of metrics.json."""
-    items = asdict(value) if is_dataclass(value) and not isinstance(value, type) else dict(value)
-    return {f"{prefix}/{k}": v for k, v in items.items() if isinstance(v, (int, float, bool, str)) or v is None}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dg.core.rng import generator
-from dg.io.files import atomic
-from dg.runtime.errors import UserError
+from dg.runtime.errors import RunError, UserError
 from dg.runtime.folder import CHECKPOINT
 from dg.runtime.logging import log
 from dg.runtime.run import Run
@@ -27,8 +27,7 @@ def _optimise(run: Run) -> list[Path]:
     stage = _stage(run)
     fit(run, stage, "gaussians", run.config["iters"], run.folder / CHECKPOINT)
     path = run.folder / "gaussians.ply"
-    with atomic(path) as temporary:  # before meshing, so that a failure there loses nothing
-        write_ply(stage.raw(), temporary)
+    write_ply(stage.raw(), path)  # before meshing, so that a failure there loses nothing
     return [path]
 
 
@@ -38,7 +37,11 @@ def _stage(run: Run) -> Any:
 
     config = run.config
     given = config["gaussians"]
-    raw = read_ply(Path(given)) if given is not None else run.part("init")(generator(config["seed"], "init"))
+    raw = (
+        read_ply(Path(given))
+        if given is not None
+        else run.part("init")(generator(config["seed"], "init"), run.reference)
+    )
     reference = run.reference
     if config["task"]["kind"] == "image" and reference is None:
         raise UserError("stage gaussians needs a picture: input=photo.png")
@@ -66,15 +69,26 @@ def _extract(run: Run, source: Path) -> list[Path]:
     from dg.core.gaussians import activate
     from dg.io.mesh import save_mesh
     from dg.io.ply import read_ply
-    from dg.runtime.pipeline import flat
     from dg.stages.mesh import extract
 
     splats = activate(read_ply(source)).to(run.device)
-    made, report = extract(splats, run.raster, run.mesh_raster, run.part("mesh"))
+    options, say = run.part("mesh"), (lambda step: log.info("mesh: %s", step))
+    try:
+        made, report = extract(splats, run.raster, run.mesh_raster, options, reference=run.reference, progress=say)
+    except ValueError as error:
+        raise RunError(f"stage mesh: {error}") from error
     path = run.folder / "coarse.glb"
     save_mesh(made, path)
-    run.results |= flat("mesh", report)
+    run.results |= flat("mesh", asdict(report))
     return [path]
+
+
+def flat(prefix: str, report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report as entries of metrics.json: nested keys joined by slashes."""
+    entries: dict[str, Any] = {}
+    for key, value in report.items():
+        entries |= flat(f"{prefix}/{key}", value) if isinstance(value, Mapping) else {f"{prefix}/{key}": value}
+    return entries
 
 
 def texture(run: Run) -> bool:

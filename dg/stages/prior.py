@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dg.core import camera, rng
-from dg.data.training_views import Batch, ViewBank, composite
+from dg.data.training_views import Batch, ViewBank, composite, move
 from dg.priors import zero123_mini as mini
 from dg.priors.mini_net import MiniConfig, MiniNet, preconditioning
+from dg.stages.muon import MuonAdam
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Recipe:
     ema: float = 0.9995
     drop: float = 0.1
     spoil: float = 0.25
-    refresh_every: int = 8  # steps between renderings of the next chunk of the bank
+    late: float = 0.8  # t is drawn as 1000 u^late: below 1, late steps (much noise) come more often
+    refresh_every: int = 16  # steps between renderings of the next chunk of the bank
     clip: float = 1.0
 
     def lr_at(self, step: int) -> float:
@@ -109,17 +111,17 @@ def spoiled(x0: Float[Tensor, "B 3 h w"], group: int, share: float, generator: t
         The pictures, and which of them were spoiled [B] (1 or 0).
     """
     n, side = len(x0), x0.shape[-1]
-    u = lambda *shape: torch.rand(*shape, generator=generator).to(x0)  # noqa: E731
+    u = lambda *shape: move(torch.rand(*shape, generator=generator), x0.device)  # noqa: E731
     chosen = (u(n) < share).float()
     other = x0.reshape(-1, group, *x0.shape[1:]).roll(1, 1).reshape_as(x0)
     fade = (u(n) * (u(n) < 0.5))[:, None, None, None]
     y = x0 + fade * (other - x0)
-    theta = torch.zeros(n, 2, 3).to(x0)
+    theta = torch.zeros(n, 2, 3, device=x0.device)
     theta[:, 0, 0], theta[:, 1, 1] = 1 + (u(n) - 0.5) * 0.3, 1 + (u(n) - 0.5) * 0.3
     theta[:, :, 2] = (u(n, 2) - 0.5) * 0.15
     y = F.grid_sample(y, F.affine_grid(theta, list(x0.shape), align_corners=False), padding_mode="border", align_corners=False)
     levels = [y, *(F.interpolate(F.avg_pool2d(y, k), (side, side), mode="bilinear") for k in (2, 4, 8))]
-    level = torch.bucketize(u(n), torch.tensor([0.3, 0.6, 0.85]).to(x0))
+    level = torch.bucketize(u(n), move(torch.tensor([0.3, 0.6, 0.85]), x0.device))
     y = torch.stack(levels, 1)[torch.arange(n, device=x0.device), level]
     y = (y * (1 + (u(n, 1, 1, 1) - 0.5) * 0.4) + (u(n, 3, 1, 1) - 0.5) * 0.4 * (u(n, 1, 1, 1) < 0.5)).clamp(-1, 1)
     mask = chosen[:, None, None, None]
@@ -159,10 +161,11 @@ class PriorStage(L.LightningModule):
         self._run: Callable[..., Any] | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        decayed = [p for p in self.net.parameters() if p.ndim == 2]
-        rest = [p for p in self.net.parameters() if p.ndim != 2]
-        groups = [{"params": decayed, "weight_decay": self.recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, lr=self.recipe.lr, betas=(0.9, 0.98), fused=torch.cuda.is_available())
+        inner = {name for name, p in self.net.blocks.named_parameters() if p.ndim == 2 and "modulation" not in name}
+        matrices = [p for name, p in self.net.blocks.named_parameters() if name in inner]
+        chosen = {id(p) for p in matrices}
+        rest = [p for p in self.net.parameters() if id(p) not in chosen]
+        return MuonAdam(matrices, rest, self.recipe.lr, weight_decay=self.recipe.weight_decay)
 
     def on_fit_start(self) -> None:
         self.average = {k: v.to(self.device) for k, v in self.average.items()}
@@ -188,7 +191,7 @@ class PriorStage(L.LightningModule):
             group["lr"] = self.recipe.lr_at(self.step)
         if self.step % self.recipe.refresh_every == 0:
             self.bank.refresh(self.bank.chunk)
-        loss = self._loss(rng.generator(self.seed, "batch", self.step))
+        loss = self._loss(rng.generator(self.seed, f"batch{self.global_rank or ''}", self.step))
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
@@ -201,11 +204,12 @@ class PriorStage(L.LightningModule):
         recipe, device = self.recipe, self.device
         batch = self.bank.batch(recipe.references, recipe.targets, generator)
         n = len(batch.targets)
-        background = draw_backgrounds(n, generator).to(device)
-        dropped = (torch.rand(recipe.references, generator=generator) < recipe.drop).float().to(device)
+        background = move(draw_backgrounds(n, generator), device)
+        dropped = move((torch.rand(recipe.references, generator=generator) < recipe.drop).float(), device)
         inputs = network_inputs(batch, background, dropped, self.net.config)
         spread = (torch.arange(n) + torch.rand(n, generator=generator)) / n  # stratified, then shuffled
-        t = (spread[torch.randperm(n, generator=generator)] * len(self.alpha_bar)).long().to(device)
+        spread = spread[torch.randperm(n, generator=generator)] ** recipe.late
+        t = move((spread * len(self.alpha_bar)).long().clamp_max(len(self.alpha_bar) - 1), device)
         shown, was_spoiled = spoiled(inputs.x0, recipe.targets, recipe.spoil, generator)
         noise = self._normal(inputs.x0.shape, generator)
         alpha_bar = self.alpha_bar[t]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from dg.core.camera import orbit
 from dg.core.rng import generator
 from dg.meshraster.cpu import CpuMeshRasterizer
-from dg.meshraster.render import render_mesh
+from dg.meshraster.render import render_colours, render_mesh
 from dg.meshraster.texture import mip_level, mip_levels, sample, sample_torch
 from dg.types import Mesh
 
@@ -180,6 +180,9 @@ def test_supersampling_is_the_mean_of_the_composited_picture():
     assert small.depth[edge].min() > 1  # means over covered samples only
     torch.testing.assert_close(small.normal[edge].norm(dim=-1), torch.ones(int(edge.sum())))
     assert small.fragments.face_id.shape == (2, 60, 60)
+    for mips in (None, mip_levels(texture)):
+        colours = render_colours(quad(texture), cameras, RASTER, background, ssaa=3, mips=mips)
+        assert torch.equal(colours, small.rgb)
 
 
 @pytest.mark.parametrize("ssaa", [1, 2])

@@ -1,0 +1,300 @@
+"""From Gaussians to a closed, textured mesh. A plain function; nothing here is learnt."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from dg.core.backproject import BakeOptions, backproject, bake_views, straight_colours
+from dg.core.camera import FOVY_DEG, clip_from_world
+from dg.core.carve import hull_distance, seen_empty, solid_field
+from dg.core.clean import decimate, merge_close_vertices, remove_small_components, taubin_smooth, topology
+from dg.core.density import Grid, density_grid
+from dg.core.levelchoice import choose_level, max_along_rays
+from dg.core.meshes import signed_volume
+from dg.core.surface import fill_cavities, marching_cubes
+from dg.core.uv import unwrap
+from dg.meshraster.protocol import MeshRasterizer
+from dg.raster.protocol import Rasterizer
+from dg.types import Cameras, Fragments, Gaussians, Mesh, Reference
+
+log = logging.getLogger(__name__)
+
+_QUANTILES = (0.5, 0.9, 0.99, 1.0)
+_LEVEL_VIEWS = 12
+_LEVEL_SIZE = 160
+_REFERENCE_IOU = 0.85  # a reference that agrees less would smear over the wrong parts
+_REFERENCE_PRIORITY = 30.0  # against sharpness 4 it wins wherever it looks at less than some 65 degrees
+
+
+@dataclass(frozen=True)
+class MeshOptions:
+    """How a mesh is extracted (`conf/mesh/default.yaml`; `legacy.yaml` is the release's way).
+
+    Attributes:
+        resolution: lattice points per axis.
+        level: iso-level of the density, or "auto": the one whose silhouettes agree best with the splats' alpha.
+        culling: "exact" or "legacy", see `dg.core.density.density_grid`.
+        carve: trims what the splats' silhouettes show to be empty, and fills what no view shows to be.
+        carve_votes: so many views must agree on either.
+        carve_level: factor on the level where the silhouettes do most of the work; below 1, since they only take away.
+        fill: fills cavities that cannot be reached from outside.
+        fill_leak: holes up to twice as many lattice points wide do not count as a way in.
+        merge: merges vertices within this share of the bounding box's diagonal (legacy 0.01; the mesh may open).
+        min_component_volume, min_component_diameter, min_component_faces: smaller parts go, see
+            `dg.core.clean.remove_small_components`.
+        smooth: pairs of Taubin steps before decimation.
+        max_faces: decimation's target.
+        render_size: side of the pictures that colours (and silhouettes) come from, in pixels.
+        texture_size: side of the texture, in texels.
+        radius, fovy_deg: the pictures' cameras.
+        bake: how colours get into the texture.
+        bake_reference: the input picture is baked first where it agrees with the mesh, if `extract` is given one.
+    """
+
+    resolution: int = 128
+    level: float | str = "auto"
+    culling: str = "exact"
+    carve: bool = True
+    carve_votes: int = 2
+    carve_level: float = 0.5
+    fill: bool = True
+    fill_leak: int = 0
+    merge: float = 0.0
+    min_component_volume: float = 0.01
+    min_component_diameter: float = 0.0
+    min_component_faces: int = 0
+    smooth: int = 0
+    max_faces: int = 20_000
+    render_size: int = 512
+    texture_size: int = 1024
+    radius: float = 2.0
+    fovy_deg: float = FOVY_DEG
+    bake: BakeOptions = field(default_factory=BakeOptions)
+    bake_reference: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.level, str) and self.level != "auto":
+            raise ValueError(f"level is a number or auto, not {self.level!r}")
+        if not isinstance(self.level, str) and not self.level > 0:
+            raise ValueError(f"level must be positive, not {self.level}")
+        if self.resolution < 16 or self.texture_size < 16 or self.render_size < 16 or self.max_faces < 4:
+            raise ValueError("resolution, texture_size and render_size must be at least 16, max_faces at least 4")
+
+
+@dataclass(frozen=True)
+class MeshReport:
+    level: float  # of the density, as it was used
+    level_iou: float  # soft IoU of that level's silhouettes with the splats' alpha
+    silhouette_iou: float  # of the finished mesh's silhouettes with the splats' alpha >= 0.5, over the baked views
+    vertices: int
+    faces: int
+    components: int
+    closed: bool
+    volume: float
+    texels_seen: float  # share of the surface's texels that a view coloured directly
+    density: dict[str, float]  # quantiles of the density's maximum along the rays that meet the object
+    seconds: dict[str, float]  # per step
+
+
+class _Clock:
+    """Seconds per step; tells the caller which one begins."""
+
+    def __init__(self, progress: Callable[[str], None] | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        if self._progress is not None:
+            self._progress(step)
+        start = time.perf_counter()
+        yield
+        self.seconds[step] = round(time.perf_counter() - start, 3)
+
+
+def extract(
+    gaussians: Gaussians,
+    raster: Rasterizer,
+    mesh_raster: MeshRasterizer,
+    options: MeshOptions | None = None,
+    *,
+    reference: Reference | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[Mesh, MeshReport]:
+    """The textured mesh (on the CPU) and what there is to say about it.
+
+    Args:
+        gaussians: on the device where `raster` works; `mesh_raster` gets its inputs there too.
+        reference: the input picture; used if `options.bake_reference`.
+        progress: called with the name of each step when it begins.
+
+    Raises:
+        ValueError: if there is no surface; the message says how dense and opaque the Gaussians are.
+    """
+    options = options or MeshOptions()
+    clock = _Clock(progress)
+    gaussians = Gaussians(*(x.detach() for x in vars(gaussians).values()))
+    device = gaussians.means.device
+    if len(gaussians) == 0:
+        raise ValueError("there are no Gaussians to make a mesh of")
+
+    def rasterize(clip: Tensor, faces: Tensor, size: tuple[int, int]) -> Fragments:
+        found = mesh_raster(clip.to(device), faces.to(device), size)
+        return Fragments(found.face_id.cpu(), found.bary.cpu(), found.bary_dxy.cpu())
+
+    cameras = bake_views(options.radius, options.fovy_deg, options.render_size)
+    with clock("render"):
+        rgb, alpha, depth = _pictures(gaussians, raster, cameras)
+    with clock("density"):
+        grid = density_grid(gaussians, options.resolution, culling=options.culling)
+    with clock("level"):
+        level, iou, density = _level(grid, alpha, cameras, options)
+    with clock("surface"):
+        surface = _surface(grid, level, alpha, depth, cameras, options)
+    with clock("clean"):
+        mesh = _cleaned(surface, options)
+    with clock("unwrap"):
+        mesh = unwrap(mesh, resolution=options.texture_size)
+    with clock("bake"):
+        views = _with_reference(mesh, rgb, alpha, cameras, reference, rasterize) if options.bake_reference else None
+        rgb, seen, cameras_, priority = views or (rgb, alpha, cameras, None)
+        baked = backproject(
+            mesh, rgb, seen, cameras_, rasterize, size=options.texture_size, options=options.bake, priority=priority
+        )
+        mesh = replace(mesh, texture=baked.texture)
+    with clock("check"):
+        silhouette = _silhouette_iou(mesh, alpha, cameras, rasterize)
+        shape = topology(mesh)
+    report = MeshReport(
+        level=level,
+        level_iou=iou,
+        silhouette_iou=silhouette,
+        vertices=len(mesh.vertices),
+        faces=len(mesh.faces),
+        components=shape.components,
+        closed=shape.closed,
+        volume=float(signed_volume(mesh.vertices.double(), mesh.faces)),
+        texels_seen=baked.share_seen,
+        density=density,
+        seconds=clock.seconds,
+    )
+    return mesh, report
+
+
+@torch.no_grad()
+def _pictures(
+    gaussians: Gaussians, raster: Rasterizer, cameras: Cameras
+) -> tuple[Float[Tensor, "V H W 3"], Float[Tensor, "V H W"], Float[Tensor, "V H W"]]:
+    """Straight colours, alpha and the surface's depth, on the CPU; one view at a time to bound the memory."""
+    device = gaussians.means.device
+    white = torch.ones(3, device=device)
+    views = []
+    for v in range(len(cameras)):
+        render = raster(gaussians, cameras[[v]].to(device), white)
+        views.append([x.detach().float().cpu() for x in (render.rgb, render.alpha[..., 0], render.depth[..., 0])])
+    rgb, alpha, depth = (torch.cat(x) for x in zip(*views, strict=True))
+    return straight_colours(rgb, alpha), alpha, depth / alpha.clamp_min(1e-6)
+
+
+def _level(
+    grid: Grid, alpha: Float[Tensor, "V H W"], cameras: Cameras, options: MeshOptions
+) -> tuple[float, float, dict[str, float]]:
+    """(level, soft IoU, quantiles of the density). A fixed level above the whole field is lowered, with a warning."""
+    pick = list(range(0, len(cameras), -(-len(cameras) // _LEVEL_VIEWS)))
+    side = min(_LEVEL_SIZE, options.render_size)
+    small = F.interpolate(alpha[pick][:, None], (side, side), mode="area")[:, 0]
+    peak = max_along_rays(grid, cameras[pick].resized(side, side))
+    choice = choose_level(peak, small)
+    met = peak[small >= 0.5].double()
+    marks = torch.tensor(_QUANTILES, dtype=torch.float64)
+    density = {f"q{100 * q:g}": float(x) for q, x in zip(_QUANTILES, met.quantile(marks), strict=True)}
+    if options.level == "auto":
+        return choice.level, choice.iou, density
+    level = float(options.level)
+    if level >= float(grid.values.max()):
+        log.warning(
+            "mesh.level=%g is above the density's peak %.3g; using %.3g, where the silhouettes agree best",
+            level,
+            float(grid.values.max()),
+            choice.level,
+        )
+        return choice.level, choice.iou, density
+    return level, float(choice.ious[(choice.levels.log() - torch.tensor(level).log()).abs().argmin()]), density
+
+
+def _surface(grid: Grid, level: float, alpha: Tensor, depth: Tensor, cameras: Cameras, options: MeshOptions) -> Mesh:
+    if options.carve:
+        hull = hull_distance(grid, alpha, cameras, votes=options.carve_votes)
+        empty = seen_empty(grid, depth, alpha, cameras, margin=0.0)
+        field_ = solid_field(grid, options.carve_level * level, hull, empty, votes=options.carve_votes)
+        grid, level = replace(grid, values=field_), 0.0
+    if options.fill:
+        grid = replace(grid, values=fill_cavities(grid.values, level, options.fill_leak))
+    return marching_cubes(grid, level)
+
+
+def _cleaned(mesh: Mesh, options: MeshOptions) -> Mesh:
+    if options.merge > 0:
+        diagonal = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm())
+        mesh = merge_close_vertices(mesh, options.merge * diagonal)
+    mesh = remove_small_components(
+        mesh,
+        min_volume=options.min_component_volume,
+        min_diameter=options.min_component_diameter,
+        min_faces=options.min_component_faces,
+    )
+    return decimate(taubin_smooth(mesh, options.smooth), options.max_faces)
+
+
+def _with_reference(
+    mesh: Mesh,
+    rgb: Tensor,
+    alpha: Tensor,
+    cameras: Cameras,
+    reference: Reference | None,
+    rasterize: Callable[[Tensor, Tensor, tuple[int, int]], Fragments],
+) -> tuple[Tensor, Tensor, Cameras, Tensor] | None:
+    """The baked views with the reference's in front of them; None where there is none, or it does not fit the mesh."""
+    if reference is None:
+        return None
+    size = cameras.height
+    rgba = reference.rgba.detach().cpu().float().permute(0, 3, 1, 2)
+    premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], 1)
+    premultiplied = F.interpolate(premultiplied, (size, size), mode="bilinear", antialias=True).permute(0, 2, 3, 1)
+    mask = premultiplied[..., 3]
+    views = reference.cameras.to("cpu").resized(size, size)
+    iou = _silhouette_iou(mesh, mask, views, rasterize)
+    if iou < _REFERENCE_IOU:
+        log.warning("the reference is not baked: its silhouette and the mesh's agree only to an IoU of %.2f", iou)
+        return None
+    colours = (premultiplied[..., :3] / mask[..., None].clamp_min(1e-3)).clamp(0, 1)
+    both = replace(cameras, c2w=torch.cat([views.c2w, cameras.c2w]), K=torch.cat([views.K, cameras.K]))
+    priority = torch.cat([torch.full((len(views),), _REFERENCE_PRIORITY), torch.ones(len(cameras))])
+    return torch.cat([colours, rgb]), torch.cat([mask, alpha]), both, priority
+
+
+def _silhouette_iou(
+    mesh: Mesh,
+    alpha: Float[Tensor, "V H W"],
+    cameras: Cameras,
+    rasterize: Callable[[Tensor, Tensor, tuple[int, int]], Fragments],
+) -> float:
+    """IoU of the mesh's silhouettes with alpha >= 0.5, over all views together."""
+    both = either = 0
+    for v in range(len(cameras)):
+        camera = cameras[[v]]
+        inside = (
+            rasterize(clip_from_world(mesh.vertices, camera), mesh.faces, (camera.height, camera.width)).face_id > 0
+        )
+        both += int((inside[0] & (alpha[v] >= 0.5)).sum())
+        either += int((inside[0] | (alpha[v] >= 0.5)).sum())
+    return both / max(either, 1)
