@@ -46,7 +46,7 @@ class BakeOptions:
     """
 
     method: str = "gather"
-    sharpness: float = 4.0
+    sharpness: float = 16.0
     min_viewcos: float = 0.2
     min_alpha: float = 0.9
     erode_px: int = 2
@@ -182,6 +182,7 @@ def _gather(
             as_array(camera.K[0]),
             rgb[v].detach().cpu().float().contiguous().numpy(),
             depth.view(camera.height, camera.width).numpy(),
+            alpha[v].detach().cpu().float().contiguous().numpy(),
             opaque,
             options.sharpness,
             options.min_viewcos,
@@ -204,7 +205,23 @@ def _covered(fragments: Fragments, faces: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 @compiled
 def _look(
-    first, last, points, normals, w2c, eye, K, rgb, depth, opaque, sharpness, min_viewcos, slack, priority, good, spare
+    first,
+    last,
+    points,
+    normals,
+    w2c,
+    eye,
+    K,
+    rgb,
+    depth,
+    alpha,
+    opaque,
+    sharpness,
+    min_viewcos,
+    slack,
+    priority,
+    good,
+    spare,
 ):
     """Adds one view's weighted colours to the texels first..last - 1 that it sees; `spare` takes the doubtful ones.
 
@@ -232,11 +249,16 @@ def _look(
         if depth[row, column] <= 0 or d > depth[row, column] + reach:
             continue
         fu, fv = u - c, v - r
-        w00, w01, w10, w11 = (1 - fu) * (1 - fv), fu * (1 - fv), (1 - fu) * fv, fu * fv
+        # Bilinear in premultiplied colours: where nothing is, straight colours mean nothing.
+        w00, w01 = (1 - fu) * (1 - fv) * alpha[r, c], fu * (1 - fv) * alpha[r, c + 1]
+        w10, w11 = (1 - fu) * fv * alpha[r + 1, c], fu * fv * alpha[r + 1, c + 1]
+        opacity = w00 + w01 + w10 + w11
+        if not opacity > 1e-3:
+            continue
         certain = cos >= min_viewcos and opaque[r, c] and opaque[r, c + 1] and opaque[r + 1, c] and opaque[r + 1, c + 1]
         weight = priority * cos**sharpness
         out = good if certain else spare
         for k in range(3):
             colour = w00 * rgb[r, c, k] + w01 * rgb[r, c + 1, k] + w10 * rgb[r + 1, c, k] + w11 * rgb[r + 1, c + 1, k]
-            out[n, k] += weight * colour
+            out[n, k] += weight * colour / opacity
         out[n, 3] += weight

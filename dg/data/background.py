@@ -15,8 +15,10 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy import ndimage
 
+from dg.data.robust_fit import basis, fit_frame, fit_robust
+
 BORDER = 0.04  # width of the frame that the first fit sees, as a share of the shorter side
-DEGREE = 3  # of the polynomial; 2 misses a studio's horizon, 4 follows objects that touch the border
+GRAIN_LEFT = 0.5  # of the grain is left next to edges, where smoothing finds nothing alike to average
 FIT_ROWS = 4000  # pixels that a fit sees, evenly strided
 NOISE_FLOOR = (0.7, 0.5, 0.5)  # Lab; 8 bits and JPEG leave about this much in a plain area
 BACKGROUND_SIGMAS = 4.0  # a pixel this close to the model has the background's colour
@@ -66,48 +68,6 @@ def encode_srgb(light: Float[ndarray, "H W 3"]) -> Float[ndarray, "H W 3"]:
     return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055).astype(np.float32)
 
 
-def basis(height: int, width: int, degree: int = DEGREE) -> Float[ndarray, "H W K"]:
-    """All monomials x^i y^j with i + j <= degree, x and y in [-1, 1]."""
-    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    return np.stack([x**i * y**j for i in range(degree + 1) for j in range(degree + 1 - i)], -1).astype(np.float32)
-
-
-def fit_robust(
-    A: Float[ndarray, "N K"],
-    values: Float[ndarray, "N C"],
-    weight: Float[ndarray, " N"] | None = None,
-    rounds: int = 14,
-) -> Float[ndarray, "K C"]:
-    """Iteratively reweighted least squares, one weight per row for all channels.
-
-    The first half minimises absolute residuals (which tolerates gross outliers) and is left out where weights to start
-    from are given; the second drops what is further than 4.7 robust standard deviations (Tukey's biweight). A small
-    ridge keeps it solvable when few rows keep a weight.
-    """
-    absolute = rounds // 2 if weight is None else 0
-    weight = np.ones(len(A)) if weight is None else weight
-    ridge = 1e-6 * len(A) * np.eye(A.shape[1])
-    for i in range(rounds):
-        Aw = A * weight[:, None]
-        solution = np.linalg.solve(A.T @ Aw + ridge, Aw.T @ values)
-        error = np.linalg.norm(values - A @ solution, axis=-1)
-        weight = 1 / np.maximum(error, 0.1) if i < absolute else biweight(error)
-    return solution.astype(np.float32)
-
-
-def biweight(error: Float[ndarray, " N"], cutoff: float = 4.685) -> Float[ndarray, " N"]:
-    """Tukey's weights: 1 for no error, 0 beyond `cutoff` robust standard deviations."""
-    scale = max(1.4826 * float(np.median(error)), 0.3)
-    return np.square(np.clip(1 - np.square(error / (cutoff * scale)), 0, None)) + 1e-9
-
-
-def fit_frame(A: Float[ndarray, "N K"], values: Float[ndarray, "N C"]) -> Float[ndarray, "K C"]:
-    """The background from the picture's frame: a plane first, since a cubic would follow an object at the border."""
-    flat = np.stack([A[:, 0], A[:, 1], A[:, DEGREE + 1]], -1)  # 1, y, x in the order of `basis`
-    error = np.linalg.norm(values - flat @ fit_robust(flat, values), axis=-1)
-    return fit_robust(A, values, biweight(error, 8.0))
-
-
 def spread(
     values: Float[ndarray, "H W C"], known: Bool[ndarray, "H W"], sigma_px: float
 ) -> tuple[Float[ndarray, "H W C"], Float[ndarray, "H W"]]:
@@ -139,17 +99,18 @@ def reached(passable: Bool[ndarray, "H W"], gap_px: int = GAP_PX) -> Bool[ndarra
     return found
 
 
-def without_grain(rgb: Float[ndarray, "H W 3"]) -> Float[ndarray, "H W 3"]:
-    """Film grain and sensor noise smoothed (non-local means), since tolerances grow with them; clean pictures pass.
-
-    The noise is measured on the frame, by differences of neighbours (standard deviation times sqrt 2).
-    """
+def grain_of(rgb: Float[ndarray, "H W 3"]) -> float:
+    """Standard deviation of L from pixel to pixel, measured on the picture's frame by differences of neighbours."""
     light = to_lab(rgb)[..., 0]
     rim = max(2, round(BORDER * min(light.shape)))
     strips = (light[:rim], light[-rim:], light[:, :rim].T, light[:, -rim:].T)
     steps = np.concatenate([np.diff(strip, axis=1).ravel() for strip in strips])
-    grain = 1.4826 * float(np.median(np.abs(steps))) / np.sqrt(2)
-    if grain < GRAIN:
+    return 1.4826 * float(np.median(np.abs(steps))) / 2**0.5
+
+
+def without_grain(rgb: Float[ndarray, "H W 3"], grain: float) -> Float[ndarray, "H W 3"]:
+    """Film grain and sensor noise smoothed (non-local means), since tolerances grow with them; clean pictures pass."""
+    if grain <= GRAIN:
         return rgb
     strength = min(1.2 * 2.55 * grain, 40.0)
     image = np.round(rgb * 255).astype(np.uint8)
@@ -176,7 +137,9 @@ def blown_out(model: Float[ndarray, "H W 3"]) -> bool:
 def model_background(rgb: Float[ndarray, "H W 3"]) -> Background:
     """Fit the background of `rgb` (sRGB in [0, 1]) and find what belongs to it."""
     height, width = rgb.shape[:2]
-    rgb = without_grain(rgb)
+    grain = grain_of(rgb)
+    rgb = without_grain(rgb, grain)
+    floor = np.array(NOISE_FLOOR) + (GRAIN_LEFT * grain if grain > GRAIN else 0)
     lab = to_lab(rgb)
     A = basis(height, width)
     rim = max(2, round(BORDER * min(height, width)))
@@ -187,25 +150,27 @@ def model_background(rgb: Float[ndarray, "H W 3"]) -> Background:
     known = frame
     for _ in range(3):
         model = A @ solution
-        sigma = noise(lab - model, known)
+        sigma = noise(lab - model, known, floor)
         known = reached(np.linalg.norm((lab - model) / sigma, axis=-1) < BACKGROUND_SIGMAS)
         if known.sum() < 50:
             break
         stride = max(1, int(known.sum()) // FIT_ROWS)
         solution = fit_robust(A[known][::stride], lab[known][::stride])
     smooth = A @ solution
-    result = classify(rgb, lab, smooth, noise(lab - smooth, known if known.sum() >= 50 else frame))
+    result = classify(rgb, lab, smooth, noise(lab - smooth, known if known.sum() >= 50 else frame, floor))
     for divisor in (12, 24, 24):  # ever more of the picture is recognised, ever more closely followed
         if result.outside.sum() < 50:
             break
         model = corrected(lab, smooth, result.outside, max(height, width) / divisor)
-        result = classify(rgb, lab, model, noise(lab - model, result.outside))
+        result = classify(rgb, lab, model, noise(lab - model, result.outside, floor))
     return result
 
 
-def noise(residual: Float[ndarray, "H W 3"], known: Bool[ndarray, "H W"]) -> Float[ndarray, "3"]:
-    """Robust standard deviation of each channel's residual, with a floor."""
-    return np.maximum(1.4826 * np.median(np.abs(residual[known]), axis=0), NOISE_FLOOR).astype(np.float32)
+def noise(
+    residual: Float[ndarray, "H W 3"], known: Bool[ndarray, "H W"], floor: Float[ndarray, "3"]
+) -> Float[ndarray, "3"]:
+    """Robust standard deviation of each channel's residual, at least `floor`."""
+    return np.maximum(1.4826 * np.median(np.abs(residual[known]), axis=0), floor).astype(np.float32)
 
 
 def corrected(

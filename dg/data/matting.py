@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 from scipy import ndimage
 
-from dg.data.background import BACKGROUND_SIGMAS, Background, model_background, to_rgb
+from dg.data.background import BACKGROUND_SIGMAS, Background, grain_of, model_background, to_rgb
 from dg.data.edges import REACH_PX, foreground_colours, soft_alpha
 
 log = logging.getLogger("dg")
@@ -27,6 +27,8 @@ log = logging.getLogger("dg")
 WORK_PX = 512  # the longest side at which object and background are told apart
 SMALLEST_PX = 16  # a shorter side than this shows no background to learn from
 OBJECT_SIGMAS = 10.0  # a pixel this far from the background's colour is certainly not background
+SMOOTH_PX = 1.0  # at the working size: takes the steps out of the outline and keeps what is two pixels thin
+SHELL_PX = 5  # half the width, at the working size, up to which a weak difference may be a rim of JPEG's
 SMALL_PIECE = 0.02  # of the largest piece's area; smaller ones are dirt
 JOIN = 0.08  # of the longest side: radius of the disc that bridges gaps in a white object's outline
 JOIN_GAIN = 1.35  # joined parts are believed when their area grows by this
@@ -122,13 +124,14 @@ def alpha_by_grabcut(rgb: UInt8[ndarray, "H W 3"]) -> Float[ndarray, "H W"]:
     if scale > 1:
         size = max(SMALLEST_PX, round(width / scale)), max(SMALLEST_PX, round(height / scale))
         small = cv2.resize(full, size, interpolation=cv2.INTER_AREA)
-    mask, background = segment(small)
+    mask, _ = segment(small)
+    share = mask.astype(np.float32)
     if scale > 1:
-        mask = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+        share = cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR)
+    mask = cv2.GaussianBlur(share, (0, 0), SMOOTH_PX * scale) > 0.5
     if not mask.any() or mask.all():
         return mask.astype(np.float32)
-    noise = float(np.linalg.norm(background.sigma)) / 100
-    return soft_alpha(full, mask, REACH_PX * scale, noise if noise > 0.02 else 0.0)
+    return soft_alpha(full, mask, REACH_PX * scale, grain_of(full) / 100)
 
 
 def segment(rgb: Float[ndarray, "H W 3"]) -> tuple[Bool[ndarray, "H W"], Background]:
@@ -146,7 +149,8 @@ def trimap(background: Background) -> UInt8[ndarray, "H W"]:
     outside, distance = background.outside, background.distance
     px = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
     labels = np.where(outside, cv2.GC_PR_BGD, cv2.GC_PR_FGD).astype(np.uint8)
-    labels[~outside & background.coloured] = cv2.GC_PR_BGD
+    rim = shell(~outside & (distance < OBJECT_SIGMAS))
+    labels[(~outside & background.coloured) | rim] = cv2.GC_PR_BGD
     sure = cv2.erode(outside.astype(np.uint8), px, iterations=2, borderType=cv2.BORDER_REPLICATE) > 0
     labels[sure] = cv2.GC_BGD
     strong = (distance > OBJECT_SIGMAS) & ~outside & ~background.shadow
@@ -154,8 +158,14 @@ def trimap(background: Background) -> UInt8[ndarray, "H W"]:
     return labels
 
 
+def shell(weak: Bool[ndarray, "H W"]) -> Bool[ndarray, "H W"]:
+    """Where a weak difference is only a rim: JPEG's ringing and bled colour. Wide areas are objects."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * SHELL_PX + 1, 2 * SHELL_PX + 1))
+    return weak & ~(cv2.morphologyEx(weak.astype(np.uint8), cv2.MORPH_OPEN, disc) > 0)
+
+
 def grabcut(background: Background, labels: UInt8[ndarray, "H W"]) -> Bool[ndarray, "H W"]:
-    """GrabCut (Rother et al. 2004) on the difference to the background, where gradients and vignettes become flat."""
+    """GrabCut (Rother et al. 2004) on the difference to the background, in which gradients and vignettes are flat."""
     front = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
     if front.sum() < 10 or (~front).sum() < 10:  # its colour models need pixels
         return front

@@ -164,13 +164,8 @@ def sailboat() -> Model:
         Part(capsule((-0.72, -0.22, 0), (0.66, -0.22, 0), 0.034), wood, 0.01),
         Part(main, "#fff7df", 0.01),
         Part(jib, "#4d9bd6", 0.01),
-        Part(
-            both(box((-0.13, 0.86, 0), (0.13, 0.07, 0.028), 0.02), lambda p: np.abs(p[:, 1] - 0.86) - 0.07),
-            "#f2c43a",
-            0.01,
-        ),
-        Part(torus((0.4, -0.36, 0.2), 0.0, 0.0), wood, 0.0),
-    )[:7]
+        Part(box((-0.13, 0.86, 0), (0.13, 0.07, 0.028), 0.02), "#f2c43a", 0.01),
+    )
 
     def on_main(p: np.ndarray) -> np.ndarray:
         return main(p) < 0.008

@@ -14,6 +14,7 @@ import lightning as L
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dg.core.gaussians import activate
 from dg.io.files import atomic
 from dg.runtime.errors import RunError
 from dg.runtime.logging import console, log
@@ -63,7 +64,10 @@ class Checkpoint(L.Callback):
             self._save(trainer, pl_module)
 
     def _save(self, trainer: L.Trainer, pl_module: Any) -> None:
-        for name, value in pl_module.named_parameters():
+        tensors = dict(pl_module.named_parameters())
+        if hasattr(pl_module, "raw"):
+            tensors |= vars(activate(pl_module.raw()))  # a scale can overflow where its logarithm does not
+        for name, value in tensors.items():
             if not torch.isfinite(value).all():
                 kept = f"; {self.path} holds the last sound state" if self.path is not None else ""
                 raise RunError(

@@ -64,7 +64,7 @@ def compose(config_dir: Path, name: str, overrides: Sequence[str], search: Seque
         raise UserError(_missing(error, config_dir)) from error
     except yaml.YAMLError as error:
         raise UserError(f"a config file is not valid YAML: {' '.join(str(error).split())}") from error
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except Exception as error:  # Hydra lets many kinds through, such as AttributeError for a dict laid over a null
         raise UserError(_unknown_key(config_dir, name, parsed, extra) or _first_lines(error)) from error
 
 

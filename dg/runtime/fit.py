@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dg.runtime.callbacks import Checkpoint, Steps
-from dg.runtime.errors import Interrupted
+from dg.runtime.errors import Interrupted, RunError
 from dg.runtime.logging import jsonl_logger, log, truncate_series
 from dg.runtime.run import Run
 
@@ -22,7 +22,7 @@ def fit(run: Run, module: Any, stage: str, iters: int, checkpoint: Path | None =
 
     Raises:
         Interrupted: it was asked to stop; the state is in `checkpoint`.
-        RunError, FloatingPointError: something became NaN; names step and tensor.
+        RunError: something became NaN, or a part refused its input; names the step.
     """
     from dg.stages.gaussians import steps
 
@@ -44,7 +44,12 @@ def fit(run: Run, module: Any, stage: str, iters: int, checkpoint: Path | None =
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    trainer.fit(module, steps(iters, start), ckpt_path=resumed, weights_only=False)
+    try:
+        trainer.fit(module, steps(iters, start), ckpt_path=resumed, weights_only=False)
+    except (FloatingPointError, ValueError) as error:  # NaNs, and what the parts refuse to work with
+        kept = f". The last sound state is in {checkpoint}" if checkpoint is not None and checkpoint.is_file() else ""
+        text = str(error) if str(error).startswith("stage ") else f"stage {stage}, step {module.step}: {error}"
+        raise RunError(text + kept) from error
     if module.step < iters:
         mend = "continues from there" if checkpoint is not None else "begins this stage again"
         raise Interrupted(f"in stage {stage} after step {module.step} of {iters}; the same command {mend}")

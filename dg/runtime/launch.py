@@ -61,7 +61,10 @@ def main(task: Task, config_dir: Path, config_name: str, root: type = options.Ro
         code.append(status)
         return value
 
-    hydra.main(str(config_dir), config_name, "1.3")(job)()
+    try:
+        hydra.main(str(config_dir), config_name, "1.3")(job)()
+    except KeyboardInterrupt:  # it stops the whole sweep; the job has said what it kept
+        code.append(130)
     sys.exit(_end_of_sweep(sweep.Watch.current) if sweep.Watch.current is not None else max(code, default=0))
 
 
@@ -158,7 +161,8 @@ def _end_of_sweep(watch: sweep.Watch) -> int:
     console.print(f"{len(records) - len(failed)} of {len(records)} jobs done; records in {watch.path}", markup=False)
     for record in failed:
         console.print(f"  job {record.job} ({' '.join(record.overrides)}): {record.error}", markup=False)
-    return min((r.exit_code for r in failed if r.exit_code != 1), default=1) if failed else 0
+    codes = {r.exit_code for r in failed}
+    return 0 if not codes else next((code for code in (130, 1) if code in codes), 2)
 
 
 def report(error: BaseException) -> None:

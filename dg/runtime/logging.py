@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.logging import RichHandler
 
 from dg.io.files import append_line, write_text
 
@@ -41,6 +40,14 @@ _IRRELEVANT = (  # Lightning's advice on data loading and logging, which a loade
 )
 
 
+class Screen(logging.Handler):
+    """The console, above a progress bar if one is shown; paths and keys are neither wrapped nor coloured."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else None
+        console.print(record.getMessage(), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 class Collector(logging.Handler):
     """Keeps the warnings of a run for its manifest."""
 
@@ -62,13 +69,7 @@ def logging_to(folder: Path) -> Iterator[Collector]:
     collector = Collector()
     file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    screen: logging.Handler = RichHandler(
-        console=console, show_path=False, show_time=False, show_level=False, markup=False, highlighter=None
-    )
-    if not console.is_terminal:
-        screen = logging.StreamHandler(console.file)
-        screen.setFormatter(logging.Formatter("%(message)s"))
-    screen.setLevel(logging.INFO)
+    screen = Screen(logging.INFO)
     root = logging.getLogger()
     before, level = root.handlers, root.level  # Hydra's handlers would say everything twice
     root.handlers = [file]

@@ -137,8 +137,6 @@ def close_loggers(run: Run) -> None:
 
 def _recorded(run: Run, error: BaseException) -> BaseException:
     """Writes the failure into manifest and log; returns what to raise."""
-    if isinstance(error, FloatingPointError):
-        error = RunError(str(error))
     interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
     if isinstance(error, KeyboardInterrupt):
         error = Interrupted("at once; the same command continues from the last checkpoint")

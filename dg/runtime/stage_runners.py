@@ -14,6 +14,14 @@ from dg.runtime.logging import log
 from dg.runtime.run import Run
 
 
+def read(reader: Callable[[Path], Any], path: str | Path, key: str) -> Any:
+    """A file that the user may have given; what is wrong with it is theirs to mend."""
+    try:
+        return reader(Path(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{key}: {error}") from error
+
+
 def gaussians(run: Run) -> bool:
     """Picture or prompt -> gaussians.ply."""
     start = [Path(run.config["gaussians"])] if run.config["gaussians"] is not None else []
@@ -21,13 +29,15 @@ def gaussians(run: Run) -> bool:
 
 
 def _optimise(run: Run) -> list[Path]:
+    from dg.core.gaussians import RawGaussians
     from dg.io.ply import write_ply
     from dg.runtime.fit import fit
 
     stage = _stage(run)
     fit(run, stage, "gaussians", run.config["iters"], run.folder / CHECKPOINT)
     path = run.folder / "gaussians.ply"
-    write_ply(stage.raw(), path)  # before meshing, so that a failure there loses nothing
+    result = RawGaussians(**{name: value.cpu() for name, value in stage.raw().as_dict().items()})
+    write_ply(result, path)  # before meshing, so that a failure there loses nothing
     return [path]
 
 
@@ -38,7 +48,7 @@ def _stage(run: Run) -> Any:
     config = run.config
     given = config["gaussians"]
     raw = (
-        read_ply(Path(given))
+        read(read_ply, given, "gaussians")
         if given is not None
         else run.part("init")(generator(config["seed"], "init"), run.reference)
     )
@@ -71,7 +81,7 @@ def _extract(run: Run, source: Path) -> list[Path]:
     from dg.io.ply import read_ply
     from dg.stages.mesh import extract
 
-    splats = activate(read_ply(source)).to(run.device)
+    splats = activate(read(read_ply, source, "gaussians")).to(run.device)
     options, say = run.part("mesh"), (lambda step: log.info("mesh: %s", step))
     try:
         made, report = extract(splats, run.raster, run.mesh_raster, options, reference=run.reference, progress=say)
@@ -100,7 +110,7 @@ def texture(run: Run) -> bool:
 def _refine(run: Run, source: Path) -> list[Path]:
     from dg.io.mesh import load_mesh, save_mesh
 
-    made = load_mesh(source)
+    made = read(load_mesh, source, "mesh_file")
     if "_target_" in run.config["refine"]:
         from dg.runtime.fit import fit
         from dg.stages.texture import TextureStage

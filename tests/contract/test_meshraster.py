@@ -206,8 +206,8 @@ def test_a_face_across_the_near_plane_is_a_floor_up_to_the_horizon():
 
 
 def test_nothing_is_drawn_nearer_than_near():
-    """A wall that leans towards the camera through its plane: pixels nearer than `near` stay empty."""
-    points = torch.tensor([[-5.0, -5, 2.2], [5, -5, 2.2], [0, 5, 1.0]])
+    """A tilted floor that passes just below the camera: pixels nearer than `near` stay empty."""
+    points = torch.tensor([[-1.0, -0.08, 3.0], [1.0, -0.03, 3.0], [0.3, -0.06, -2.0]])
     cameras = orbit(0.0, 0.0, 2.0, height=64)
     clip, faces = clip_from_world(points, cameras), torch.tensor([[0, 1, 2]])
     for near in (0.01, 0.3):

@@ -6,6 +6,7 @@ import torch
 
 from dg.core.backproject import BakeOptions, backproject, bake_views, straight_colours
 from dg.core.camera import orbit, spherical
+from dg.core.density import Grid
 from dg.core.dilate import dilate, fill_from_surface
 from dg.core.gridput import grid_put_linear, grid_put_mip
 from dg.core.rng import generator
@@ -148,7 +149,9 @@ def cube(half=0.35, cuts=6) -> Mesh:
     return Mesh(torch.cat(vertices), index, torch.cat(uv), index.clone())
 
 
-SIDE_COLOURS = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.9], [0.8, 0.8, 0.1], [0.7, 0.1, 0.8], [0.1, 0.7, 0.8]])
+SIDE_COLOURS = torch.tensor(
+    [[0.9, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.9], [0.8, 0.8, 0.1], [0.7, 0.1, 0.8], [0.1, 0.7, 0.8]]
+)
 
 
 def painted(mesh: Mesh, size=96) -> tuple[Mesh, torch.Tensor]:
@@ -167,7 +170,7 @@ def painted(mesh: Mesh, size=96) -> tuple[Mesh, torch.Tensor]:
 @pytest.mark.parametrize("method", ["gather", "splat"])
 def test_each_side_of_a_cube_gets_its_colour(method):
     mesh, side = painted(cube())
-    views = bake_views(2.0, 49.1, 160)
+    views = bake_views(2.0, 49.1, 160)[[0, 3, 4, 7, 9, 14, 17, 22, 24, 25]]
     truth = render_mesh(mesh, views, RASTER, WHITE)
     bare = Mesh(mesh.vertices, mesh.faces, mesh.uv, mesh.faces_uv)
     options = BakeOptions(method=method)
@@ -190,8 +193,6 @@ def blob() -> Mesh:
     values = 0.35 - (x**2 + y**2 + z**2).sqrt()
     for s in (-1, 1):
         values = torch.maximum(values, 0.11 - ((x - 0.3 * s) ** 2 + (y - 0.32) ** 2 + z**2).sqrt())
-    from dg.core.density import Grid
-
     return unwrap(marching_cubes(Grid(values, torch.full((3,), -0.6), 1.2 / 43), 0.0), resolution=256)
 
 
@@ -203,14 +204,20 @@ def pattern(points: torch.Tensor) -> torch.Tensor:
 def scene():
     """The blob, its pattern in 12 views, and in 6 others."""
     mesh = blob()
-    seen = orbit([0] * 6 + [-50] * 3 + [50] * 3, [60 * i for i in range(6)] + [120 * i for i in range(3)] * 2, height=160)
+    seen = orbit(
+        [0] * 6 + [-50] * 3 + [50] * 3, [60 * i for i in range(6)] + [120 * i for i in range(3)] * 2, height=160
+    )
     novel = orbit([-20, 10, 30, -35], [30, 100, 200, 280], height=128)
 
     def look(cameras):
         plain = render_mesh(mesh, cameras, RASTER, WHITE)
         y, x = torch.meshgrid(torch.arange(cameras.height) + 0.5, torch.arange(cameras.width) + 0.5, indexing="ij")
         rays = torch.stack(
-            [(x - cameras.K[0, 0, 2]) / cameras.K[0, 0, 0], (y - cameras.K[0, 1, 2]) / cameras.K[0, 1, 1], torch.ones_like(x)],
+            [
+                (x - cameras.K[0, 0, 2]) / cameras.K[0, 0, 0],
+                (y - cameras.K[0, 1, 2]) / cameras.K[0, 1, 1],
+                torch.ones_like(x),
+            ],
             -1,
         )
         points = torch.einsum("vij,hwj->vhwi", cameras.c2w[:, :3, :3], rays) * plain.depth
@@ -229,12 +236,12 @@ def novel_psnr(scene, texture) -> float:
 
 def test_gathering_beats_scattering_in_novel_views(scene):
     mesh, seen, (rgb, alpha), _, _ = scene
-    psnr = {
-        m: novel_psnr(scene, backproject(mesh, rgb, alpha, seen, RASTER, size=256, options=BakeOptions(method=m)).texture)
-        for m in ("gather", "splat")
-    }
-    assert psnr["gather"] > 30
-    assert psnr["gather"] > psnr["splat"] + 2
+    psnr = {}
+    for method in ("gather", "splat"):
+        baked = backproject(mesh, rgb, alpha, seen, RASTER, size=128, options=BakeOptions(method=method))
+        psnr[method] = novel_psnr(scene, baked.texture)
+    assert psnr["gather"] > 34
+    assert psnr["gather"] > psnr["splat"] + 0.3
 
 
 def test_no_background_bleeds_in(scene):
@@ -244,7 +251,7 @@ def test_no_background_bleeds_in(scene):
     dark = 0.1 * soft[..., None] + 1 - soft[..., None]  # composited on white, not made straight
     texture = backproject(mesh, dark, soft, seen, RASTER, size=256).texture
     assert (texture > 0.2).any(-1).float().mean() < 0.01
-    careless = BakeOptions(min_alpha=0.0, erode_px=0, min_viewcos=0.0)
+    careless = BakeOptions(sharpness=1.0, min_alpha=0.0, erode_px=0, min_viewcos=0.0)
     texture = backproject(mesh, dark, soft, seen, RASTER, size=256, options=careless).texture
     assert (texture > 0.2).any(-1).float().mean() > 0.02
 
@@ -265,7 +272,8 @@ def test_what_no_view_sees_is_filled_in(scene):
     mesh, seen, (rgb, alpha), _, _ = scene
     baked = backproject(mesh, rgb[:1], alpha[:1], seen[[0]], RASTER, size=128)
     assert 0.1 < baked.share_seen < 0.6
-    assert 0.14 < float(baked.texture.min()) and float(baked.texture.max()) < 0.86  # the pattern's range: nothing is left white or black
+    # the pattern's range: nothing is left white or black
+    assert float(baked.texture.min()) > 0.14 and float(baked.texture.max()) < 0.86
     blind = backproject(mesh, rgb[:1], alpha[:1], orbit(0, 0, 2.0, height=160, target=(9.0, 0, 0)), RASTER, size=64)
     assert blind.share_seen == 0 and (blind.texture == 0.5).all()
 

@@ -94,7 +94,9 @@ def test_the_surface_stays_inside_the_lattice():
 
 
 def test_blur_keeps_sheets_that_are_thinner_than_the_lattice():
-    flat = gaussians(torch.tensor([[0.003, 0.1 * i, 0.1 * j] for i in range(10) for j in range(10)]), [[1e-4, 0.1, 0.1]] * 100)
+    flat = gaussians(
+        torch.tensor([[0.003, 0.1 * i, 0.1 * j] for i in range(10) for j in range(10)]), [[1e-4, 0.1, 0.1]] * 100
+    )
     assert density_grid(flat, 32, blur=0).values.max() < 1e-3
     assert density_grid(flat, 32, blur=0.5).values.max() > 1
 

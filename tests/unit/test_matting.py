@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from dg.data import matting
-from dg.data.background import basis, fit_robust, model_background, reached, to_lab
+from dg.data.background import model_background, reached, to_lab
 from dg.data.edges import foreground_colours, signed_distance, soft_alpha
 from dg.data.matting import cut_out, remove_background
+from dg.data.robust_fit import basis, fit_frame, fit_robust
 
 IMAGES = Path(__file__).resolve().parents[3] / "shared" / "data" / "images"
 SIDE = 192
@@ -87,7 +88,7 @@ def test_the_object_is_found_on(name, own_method):
 
 @pytest.mark.parametrize("name", ["white", "grey gradient", "blue"])
 def test_no_rim_of_the_old_background_remains(name, own_method):
-    """On a new background the cut-out looks like the true one, and no worse than untreated colours with the true alpha."""
+    """On a new background: close to the true object, and no worse than untreated colours with the true alpha."""
     object_ = shape()
     picture = composed(object_, backgrounds()[name])
     rgba, _ = cut_out(picture)
@@ -200,6 +201,16 @@ def test_robust_fit_ignores_a_third_of_outliers():
     spoiled[rng.permutation(1600)[:500]] += 60
     assert np.abs(A @ fit_robust(A, spoiled) - A @ truth).max() < 0.5
     assert np.abs(A @ np.linalg.lstsq(A, spoiled, rcond=None)[0] - A @ truth).max() > 10
+
+
+def test_a_frame_fit_does_not_follow_what_touches_the_border():
+    A = basis(96, 96)
+    values = np.full((96, 96, 3), 70.0)
+    values[30:, 20:80] = (45, 60, 50)
+    frame = np.ones((96, 96), bool)
+    frame[4:-4, 4:-4] = False
+    assert np.abs(A @ fit_frame(A[frame], values[frame]) - 70).max() < 0.5
+    assert np.abs(A @ fit_robust(A[frame], values[frame]) - 70).max() > 10
 
 
 def test_the_background_behind_the_object_is_interpolated():

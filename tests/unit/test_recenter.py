@@ -51,7 +51,7 @@ def test_the_threshold_ignores_dust():
 
 @pytest.mark.parametrize(("size", "border"), [(0, 0.2), (256, 1.0), (256, -0.1), (256, float("nan"))])
 def test_impossible_frames(size, border):
-    with pytest.raises(ValueError, match="size|border"):
+    with pytest.raises(ValueError, match=r"size|border"):
         placement(10, 10, size, border)
 
 

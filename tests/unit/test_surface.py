@@ -36,7 +36,9 @@ def field(f, n=40, half=0.6) -> Grid:
 
 def ball(radius=0.4, n=40, centre=(0.0, 0.0, 0.0)) -> Grid:
     """Positive inside."""
-    return field(lambda x, y, z: radius - ((x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2).sqrt(), n)
+    return field(
+        lambda x, y, z: radius - ((x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2).sqrt(), n
+    )
 
 
 def torus(n=48) -> Grid:
@@ -230,7 +232,9 @@ def test_ious_equal_those_of_the_thresholded_pictures():
     choice = choose_level(peak, alpha, lo=0.1, candidates=17)
     for level, iou in zip(choice.levels, choice.ious, strict=True):
         s = (peak > level).float()
-        assert iou.item() == pytest.approx((torch.minimum(s, alpha).sum() / torch.maximum(s, alpha).sum()).item(), abs=1e-5)
+        assert iou.item() == pytest.approx(
+            (torch.minimum(s, alpha).sum() / torch.maximum(s, alpha).sum()).item(), abs=1e-5
+        )
     assert choice.iou == pytest.approx(choice.ious.max().item())
 
 

@@ -1,0 +1,109 @@
+"""The smaller parts of the runtime: the series, devices, exit codes, the look of the result."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from dg.core.camera import orbit
+from dg.core.gaussians import activate, ball
+from dg.core.rng import generator
+from dg.meshraster.cpu import CpuMeshRasterizer
+from dg.raster.numba_cpu import NumbaRasterizer
+from dg.runtime import device
+from dg.runtime.errors import Interrupted, RunError, UserError, exit_code
+from dg.runtime.logging import jsonl_logger, log, logging_to, truncate_series
+from dg.runtime.manifest import git_revision, versions
+from dg.runtime.preview import Subject, reference_scores
+from dg.runtime.stage_runners import flat
+from dg.types import Reference
+
+
+def test_exit_codes() -> None:
+    errors = [UserError(), RunError(), Interrupted(), KeyboardInterrupt(), ValueError()]
+    assert [exit_code(e) for e in errors] == [2, 1, 130, 130, 1]
+
+
+def test_series_goes_on_where_the_checkpoint_is(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first, second = jsonl_logger(path, "gaussians"), jsonl_logger(path, "texture")
+    for step in range(5):  # Lightning counts from 0
+        first.log_metrics({"train/loss": step / 3, "epoch": 0, "train/bad": float("nan")}, step)
+    second.log_metrics({"refine/loss": 1.0}, 0)
+    with path.open("a") as file:
+        file.write('{"stage": "gaussians", "st')  # the process died here
+    truncate_series(path, "gaussians", 3)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(r["stage"], r["step"]) for r in rows] == [
+        ("gaussians", 1),
+        ("gaussians", 2),
+        ("gaussians", 3),
+        ("texture", 1),
+    ]
+    assert rows[1] == {"stage": "gaussians", "step": 2, "train/loss": 0.333333}
+    truncate_series(path, "texture", 0)
+    assert len(path.read_text().splitlines()) == 3
+    truncate_series(tmp_path / "absent.jsonl", "texture", 0)
+
+
+def test_warnings_reach_log_and_manifest_and_others_stay_off_the_screen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with logging_to(tmp_path) as collector:
+        log.info("hello %s", "there")
+        log.warning("mind %d", 3)
+        log.warning("mind %d", 3)
+        logging.getLogger("somebody.else").warning("their warning")
+        warnings.warn("python's warning", stacklevel=1)
+    assert collector.messages == ["mind 3"]
+    text = (tmp_path / "log.txt").read_text()
+    assert all(word in text for word in ("hello there", "mind 3", "their warning", "python's warning"))
+    assert capsys.readouterr().err == "hello there\nmind 3\nmind 3\n"
+    log.info("nobody listens")
+    assert "nobody listens" not in (tmp_path / "log.txt").read_text()
+
+
+def test_devices() -> None:
+    assert device.resolve("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match=r"device=gpu is not auto, cpu, cuda or cuda:N"):
+        device.resolve("gpu")
+    with pytest.raises(UserError, match=r"device=cuda:99: torch .* sees no such GPU here"):
+        device.resolve("cuda:99")
+    assert isinstance(device.rasterizer("cpu"), NumbaRasterizer)
+    assert isinstance(device.mesh_rasterizer("cpu"), CpuMeshRasterizer)
+
+
+def test_facts_for_the_manifest() -> None:
+    assert {"dg", "torch", "python", "lightning"} <= set(versions())
+    revision, modified = git_revision()
+    assert (revision is None) == (modified is None)
+    assert revision is None or len(revision) == 40
+
+
+def test_reports_become_flat_entries() -> None:
+    assert flat("mesh", {"faces": 3, "seconds": {"clean": 1.5}}) == {"mesh/faces": 3, "mesh/seconds/clean": 1.5}
+
+
+def test_scores_of_a_picture_of_itself_are_perfect_and_fall_when_it_is_moved() -> None:
+    splats = activate(ball(generator(0, "test"), num_points=200, radius=0.4, opacity=0.9))
+    cameras = orbit(0.0, 0.0, 2.0, height=64)
+
+    def subject(picture: torch.Tensor) -> Subject:
+        reference = Reference(picture, cameras)
+        return Subject(
+            splats, None, reference, NumbaRasterizer(), CpuMeshRasterizer(), 2.0, 49.1, 0.0, torch.device("cpu")
+        )
+
+    blank = subject(torch.zeros(1, 64, 64, 4))
+    rendered = blank.splats(cameras)
+    alpha = rendered[..., 3:]
+    straight = torch.cat([(rendered[..., :3] - 1 + alpha) / alpha.clamp_min(1e-6), alpha], -1)
+    same, moved = reference_scores(subject(straight)), reference_scores(subject(straight.roll(8, 2)))
+    assert same["splats/psnr_ref"] > 60 and same["splats/iou_ref"] == 1
+    assert moved["splats/psnr_ref"] < 25 and 0.5 < moved["splats/iou_ref"] < 0.9
+    assert reference_scores(blank)["splats/iou_ref"] == 0
