@@ -52,7 +52,8 @@ def soft_alpha(
     contrast = np.square(across).sum(-1)
     mixture = np.clip(((rgb - behind) * across).sum(-1) / np.maximum(contrast, 1e-6), 0, 1)
     trust = contrast / (contrast + CONTRAST**2 + 9 * noise**2)
-    alpha = cv2.GaussianBlur(trust * mixture + (1 - trust) * position, (0, 0), 0.2 * reach_px)
+    guess = cv2.GaussianBlur(trust * mixture + (1 - trust) * position, (0, 0), 0.3 * reach_px)
+    alpha = trust * mixture + (1 - trust) * guess
     alpha = np.where(sdf > reach_px, 1.0, np.where(sdf < -reach_px, 0.0, alpha)).astype(np.float32)
     return np.where(alpha < 0.02, 0.0, np.where(alpha > 0.98, 1.0, alpha)).astype(np.float32)
 

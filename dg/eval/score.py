@@ -21,7 +21,7 @@ from dg.io.mesh import load_mesh
 from dg.io.ply import read_ply
 from dg.meshraster.cpu import CpuMeshRasterizer
 from dg.meshraster.protocol import MeshRasterizer
-from dg.meshraster.render import render_mesh
+from dg.meshraster.render import render_colours
 from dg.raster.protocol import Rasterizer
 from dg.types import Gaussians, Mesh
 
@@ -39,19 +39,19 @@ class Score:
 
 def score_mesh(mesh: Mesh, truth: Mesh, raster: MeshRasterizer) -> Score:
     cameras, white = novel16(), torch.ones(3)
-    ours, theirs = (render_mesh(m, cameras, raster, white, ssaa=SSAA) for m in (mesh, truth))
+    (rgb, alpha), (true_rgb, true_alpha) = (render_colours(m, cameras, raster, white, ssaa=SSAA) for m in (mesh, truth))
     return Score(
-        psnr_db=float(psnr(ours.rgb, theirs.rgb).mean()),
-        silhouette_iou=float(silhouette_iou(ours.alpha, theirs.alpha).mean()),
+        psnr_db=float(psnr(rgb, true_rgb).mean()),
+        silhouette_iou=float(silhouette_iou(alpha, true_alpha).mean()),
         volume_iou=volume_iou(mesh, truth, raster),
     )
 
 
 def score_splats(gaussians: Gaussians, truth: Mesh, splat_raster: Rasterizer, raster: MeshRasterizer) -> Score:
     cameras, white = novel16(), torch.ones(3)
-    ours, theirs = splat_raster(gaussians, cameras, white), render_mesh(truth, cameras, raster, white, ssaa=SSAA)
-    iou = silhouette_iou(ours.alpha, theirs.alpha).mean()
-    return Score(float(psnr(ours.rgb, theirs.rgb).mean()), float(iou), None)
+    ours = splat_raster(gaussians, cameras, white)
+    rgb, alpha = render_colours(truth, cameras, raster, white, ssaa=SSAA)
+    return Score(float(psnr(ours.rgb, rgb).mean()), float(silhouette_iou(ours.alpha, alpha).mean()), None)
 
 
 def score_file(path: Path, truth: Path) -> Score:

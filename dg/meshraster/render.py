@@ -71,13 +71,13 @@ def render_colours(
     *,
     ssaa: int = 1,
     mips: list[Tensor] | None = None,
-) -> Float[Tensor, "V H W 3"]:
-    """`render_mesh(...).rgb` for those who need nothing else; `mips` are the texture's `mip_levels`, if known."""
+) -> tuple[Float[Tensor, "V H W 3"], Float[Tensor, "V H W 1"]]:
+    """rgb and alpha of `render_mesh`, for those who need nothing else; `mips`: the texture's `mip_levels`, if known."""
     _, fragments, pixels = _rasterise(mesh, cameras, rasterizer, ssaa)
     albedo = _albedo(mesh, fragments, pixels, None, mips)
     samples = torch.cat([torch.ones_like(albedo[:, :1]), albedo], -1)
     alpha, rgb = _average(samples, pixels, cameras, ssaa).split([1, 3], -1)
-    return rgb + (1 - alpha) * _behind(background, rgb)
+    return rgb + (1 - alpha) * _behind(background, rgb), alpha
 
 
 def _rasterise(

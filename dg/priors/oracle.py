@@ -42,7 +42,7 @@ class MeshScore(ExactScore):
     def target(self, reference: Reference | None, cameras: Cameras, background: Tensor) -> Float[Tensor, "B 3 h w"]:
         with torch.no_grad():
             views = cameras.resized(self.image_size, self.image_size)
-            rgb = render_colours(self.mesh, views, self.rasterizer, background, ssaa=self.ssaa, mips=self._mips())
+            rgb, _ = render_colours(self.mesh, views, self.rasterizer, background, ssaa=self.ssaa, mips=self._mips())
         return rgb.permute(0, 3, 1, 2)
 
     def _mips(self) -> list[Tensor] | None:

@@ -65,7 +65,7 @@ class MeshOptions:
     culling: str = "exact"
     carve: bool = True
     carve_votes: int = 2
-    carve_level: float = 0.5
+    carve_level: float = 0.35
     fill: bool = True
     fill_leak: int = 0
     merge: float = 0.0

@@ -19,7 +19,8 @@ from dg.stages.mesh import MeshOptions, extract
 from dg.types import Gaussians, Mesh, Reference
 
 AXES = torch.tensor([0.3, 0.42, 0.25])
-FAST = {"resolution": 48, "render_size": 128, "texture_size": 128, "max_faces": 3000}
+INSET = 0.038  # centres lie so far inside that the splats' alpha falls to 0.5 at AXES
+FAST = {"resolution": 40, "render_size": 96, "texture_size": 96, "max_faces": 3000}
 
 
 def colours(points: torch.Tensor) -> torch.Tensor:
@@ -31,11 +32,11 @@ def colours(points: torch.Tensor) -> torch.Tensor:
 def egg(*, filled: bool, n: int = 2500, leaky: bool = False) -> Gaussians:
     """Gaussians on (or in) an ellipsoid with the half axes AXES, about as large as they lie apart."""
     direction = torch.nn.functional.normalize(torch.randn(n, 3, generator=generator(0, "egg")), dim=1)
-    points = direction * AXES * 0.98
+    points = direction * (AXES - INSET)
     opacity = torch.full((n,), 0.9)
     if filled:
         inner = torch.randn(n, 3, generator=generator(1, "egg"))
-        inner = torch.nn.functional.normalize(inner, dim=1) * AXES * 0.9
+        inner = torch.nn.functional.normalize(inner, dim=1) * (AXES - 2 * INSET)
         inner = inner * torch.rand(n, 1, generator=generator(2, "egg")) ** (1 / 3)
         points, opacity = torch.cat([points, inner]), torch.cat([opacity, torch.full((n,), 0.3)])
     if leaky:
@@ -63,7 +64,7 @@ def filled():
 
 
 def test_shape(filled):
-    mesh, report, _ = filled
+    mesh, _, _ = filled
     shape = topology(mesh)
     assert shape.closed and shape.components == 1 and shape.euler == 2
     assert volume(mesh) == pytest.approx(truth_volume(), rel=0.06)
@@ -84,7 +85,7 @@ def test_colours(filled):
     inside = (render.alpha[..., 0] > 0) & (render.viewcos[..., 0] > 0.3)
     error = (render.rgb[inside] - colours(points[inside])).abs()
     assert error.mean() < 0.03 and error.quantile(0.99) < 0.12
-    assert mesh.texture.shape == (128, 128, 3) and 0 <= mesh.texture.min() and mesh.texture.max() <= 1
+    assert mesh.texture.shape == (96, 96, 3) and mesh.texture.min() >= 0 and mesh.texture.max() <= 1
 
 
 def test_report(filled):
@@ -105,7 +106,7 @@ def test_a_hollow_and_leaky_shell_becomes_solid():
     carved, report = extract(shell, raster, mesh_raster, MeshOptions(**FAST))
     assert volume(carved) > 0.8 * truth_volume() and report.closed
     flooded, _ = extract(shell, raster, mesh_raster, MeshOptions(**FAST, carve=False))
-    assert volume(flooded) < 0.5 * truth_volume()
+    assert volume(flooded) < 0.7 * truth_volume()
 
 
 def test_the_chosen_level_fits_better_than_the_releases():
@@ -123,7 +124,8 @@ def test_legacy():
     options = MeshOptions(**{**config, "bake": BakeOptions(**config["bake"])} | FAST)
     mesh, report = extract(egg(filled=True), NumbaRasterizer(), CpuMeshRasterizer(), options)
     assert report.level == 1.0 and options.culling == "legacy" and options.merge == 0.01
-    assert volume(mesh) == pytest.approx(truth_volume(), rel=0.25)
+    assert report.silhouette_iou > 0.85
+    assert volume(mesh) < 0.7 * truth_volume()  # its known defect: cavities stay
     front = render_mesh(mesh, orbit(0, 0, height=64), CpuMeshRasterizer(), torch.ones(3)).rgb[0, 32, 32]
     assert (front - colours(torch.tensor([[0, 0, AXES[2]]]))[0]).abs().max() < 0.1
 
@@ -163,7 +165,7 @@ def test_nothing_there_is_an_error_that_says_so(splats):
     if splats is None:
         full = egg(filled=False, n=50)
         splats = Gaussians(full.means, full.quats, full.scales * 0.1, full.opacities * 0.02, full.sh)
-    with pytest.raises(ValueError, match="no Gaussians|no surface"):
+    with pytest.raises(ValueError, match=r"no Gaussians|no surface"):
         extract(splats, NumbaRasterizer(), CpuMeshRasterizer(), MeshOptions(**FAST))
 
 

@@ -15,12 +15,12 @@ RANK = {
     "io": 2,
     "raster": 2,
     "meshraster": 2,
-    "losses": 2,
     "data": 3,
-    "priors": 3,
-    "eval": 4,
-    "stages": 5,
-    "runtime": 6,
+    "priors": 4,
+    "losses": 5,
+    "eval": 5,
+    "stages": 6,
+    "runtime": 7,
 }
 HEAVY = {"hydra": {"runtime"}, "lightning": {"stages", "runtime"}, "wandb": {"runtime"}}
 FILES = sorted((ROOT / "dg").rglob("*.py"))
