@@ -18,7 +18,7 @@ from scipy import ndimage
 from dg.data.robust_fit import basis, fit_frame, fit_robust
 
 BORDER = 0.04  # width of the frame that the first fit sees, as a share of the shorter side
-GRAIN_LEFT = 0.5  # of the grain is left next to edges, where smoothing finds nothing alike to average
+GRAIN_LEFT = (0.5, 0.2, 0.2)  # of the grain is left next to edges, where smoothing finds nothing alike to average
 FIT_ROWS = 4000  # pixels that a fit sees, evenly strided
 NOISE_FLOOR = (0.7, 0.5, 0.5)  # Lab; 8 bits and JPEG leave about this much in a plain area
 BACKGROUND_SIGMAS = 4.0  # a pixel this close to the model has the background's colour
@@ -139,7 +139,7 @@ def model_background(rgb: Float[ndarray, "H W 3"]) -> Background:
     height, width = rgb.shape[:2]
     grain = grain_of(rgb)
     rgb = without_grain(rgb, grain)
-    floor = np.array(NOISE_FLOOR) + (GRAIN_LEFT * grain if grain > GRAIN else 0)
+    floor = np.array(NOISE_FLOOR) + (np.array(GRAIN_LEFT) * grain if grain > GRAIN else 0)
     lab = to_lab(rgb)
     A = basis(height, width)
     rim = max(2, round(BORDER * min(height, width)))

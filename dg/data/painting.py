@@ -7,6 +7,7 @@ from jaxtyping import Float, UInt8
 
 Rng = np.random.Generator
 Colours = Float[np.ndarray, "n 3"]
+KINDS = {"plain": 0.3, "gradient": 0.15, "stripes": 0.15, "checks": 0.08, "dots": 0.08, "noise": 0.14, "bands": 0.1}
 
 
 def palette(rng: Rng, n: int = 5) -> Colours:
@@ -35,7 +36,7 @@ def pattern(rng: Rng, size: int, colours: Colours) -> Float[np.ndarray, "size si
     """One patch: a mask between two colours, some noise over it, sometimes decals."""
     a, b = colours[rng.integers(len(colours), size=2)]
     y, x = np.meshgrid(np.linspace(0, 1, size), np.linspace(0, 1, size), indexing="ij")
-    kind = rng.choice(["plain", "gradient", "stripes", "checks", "dots", "noise", "bands"], p=[0.3, 0.15, 0.15, 0.08, 0.08, 0.14, 0.1])  # fmt: skip
+    kind = rng.choice(list(KINDS), p=list(KINDS.values()))
     count = int(rng.integers(2, 8))
     if kind == "gradient":
         mask = y if rng.random() < 0.7 else x

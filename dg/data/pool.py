@@ -133,9 +133,17 @@ def render(
 
 
 def _shade(
-    pool: ObjectPool, packed: Packed, objects: Tensor, world: Tensor, faces: Tensor, face: Tensor, u: Tensor, w: Tensor,
-    eye: Tensor, look: Look,
-) -> Float[Tensor, "n 3"]:  # fmt: skip
+    pool: ObjectPool,
+    packed: Packed,
+    objects: Tensor,
+    world: Tensor,
+    faces: Tensor,
+    face: Tensor,
+    u: Tensor,
+    w: Tensor,
+    eye: Tensor,
+    look: Look,
+) -> Float[Tensor, "n 3"]:
     """Colours at barycentrics (u, w) of `face`."""
     instance = packed.of_face[face]
     corner = faces[face]
@@ -170,7 +178,9 @@ def _rasterize(
     return torch.cat(ids), torch.cat(barys)
 
 
-def sample(textures: UInt8[Tensor, "N h w 3"], which: Int[Tensor, "n"], uv: Float[Tensor, "n 2"]) -> Float[Tensor, "n 3"]:
+def sample(
+    textures: UInt8[Tensor, "N h w 3"], which: Int[Tensor, "n"], uv: Float[Tensor, "n 2"]
+) -> Float[Tensor, "n 3"]:
     """Bilinear, clamped at the edges; uv = 0 is the outer edge of the first texel. Colours in [0, 1]."""
     _, h, w, _ = textures.shape
     x = (uv[:, 0] * w - 0.5).clamp(0, w - 1)

@@ -169,7 +169,12 @@ def blob(rng: Rng) -> Part:
     return vertices, uv * 0.98 + 0.01, faces.astype(np.int64)
 
 
-def place(part: Part, size: tuple[float, ...] | np.ndarray | float, at: tuple[float, ...] | np.ndarray = (0, 0, 0), turn: np.ndarray | None = None) -> Part:  # fmt: skip
+def place(
+    part: Part,
+    size: tuple[float, ...] | np.ndarray | float,
+    at: tuple[float, ...] | np.ndarray = (0, 0, 0),
+    turn: np.ndarray | None = None,
+) -> Part:
     """Scales, turns, then moves a part."""
     points = part[0] * np.asarray(size)
     return (points if turn is None else points @ turn.T) + np.asarray(at), part[1], part[2]
@@ -204,9 +209,15 @@ def assemble(rng: Rng, parts: list[Part], groups: list[int], name: str) -> Textu
     low, high = points.min(0), points.max(0)
     points = (points - (low + high) / 2) / max((high - low).max(), 1e-6)
     return TexturedObject(
-        name, points.astype(np.float32), np.concatenate(uvs).astype(np.float32), np.concatenate(faces), texture,
-        "procedural", "Apache-2.0", "DreamGaussian Lab",
-    )  # fmt: skip
+        name,
+        points.astype(np.float32),
+        np.concatenate(uvs).astype(np.float32),
+        np.concatenate(faces),
+        texture,
+        "procedural",
+        "Apache-2.0",
+        "DreamGaussian Lab",
+    )
 
 
 def random_object(rng: Rng) -> TexturedObject:

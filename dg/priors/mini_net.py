@@ -63,7 +63,9 @@ def rotary(grid: int, head_dim: int) -> tuple[Float[Tensor, "N h"], Float[Tensor
     return angle.cos(), angle.sin()
 
 
-def rotate(x: Float[Tensor, "B H N D"], cos: Float[Tensor, "N h"], sin: Float[Tensor, "N h"]) -> Float[Tensor, "B H N D"]:
+def rotate(
+    x: Float[Tensor, "B H N D"], cos: Float[Tensor, "N h"], sin: Float[Tensor, "N h"]
+) -> Float[Tensor, "B H N D"]:
     a, b = x.chunk(2, -1)
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)

@@ -38,7 +38,7 @@ def shifted_cosine(steps: int = 1000, shift: float = 2.0) -> Float[Tensor, "T"]:
     """
     u = (torch.arange(steps, dtype=torch.float64) + 1) / steps
     ratio = shift * torch.tan(u * (math.pi / 2) * 0.9999)
-    return (1 / (1 + ratio.square())).clamp(1e-4, 0.99999).float()
+    return torch.maximum(1 / (1 + ratio.square()), 1e-4 * (2 - u)).clamp_max(0.99999).float()
 
 
 def rays(cameras: Cameras, azimuth0_deg: Float[Tensor, "B"] | float, grid: int) -> Float[Tensor, "B N 6"]:
@@ -250,7 +250,9 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[MiniNet,
     from safetensors import safe_open
 
     if not Path(path).is_file():
-        raise FileNotFoundError(f"No weights of zero123_mini at {path}; train them: python train.py experiment=train_zero123_mini")
+        raise FileNotFoundError(
+            f"No weights of zero123_mini at {path}; train them: python train.py experiment=train_zero123_mini"
+        )
     with safe_open(str(path), framework="pt") as file:
         header = file.metadata() or {}
         if header.get("format") != FORMAT:

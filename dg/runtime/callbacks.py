@@ -102,7 +102,7 @@ class Steps(L.Callback):
             self.bar = self.progress.add_task("", total=self.iters, completed=self.first, facts="")
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
-        step, values = pl_module.step, {k.rpartition("/")[2]: float(v) for k, v in trainer.callback_metrics.items()}
+        step, values = pl_module.step, {k.rpartition("/")[2]: v for k, v in pl_module.logged.items()}
         shown = {"total": "loss {:.4g}", "t": "t {:.0f}", "num_gaussians": "{:.0f} Gaussians"}
         facts = "  ".join(text.format(values[key]) for key, text in shown.items() if key in values)
         if self.progress is not None:

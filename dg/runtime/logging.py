@@ -121,7 +121,7 @@ def jsonl_logger(path: Path, stage: str) -> Any:
 
         def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
             values = {k: float(f"{v:.6g}") for k, v in metrics.items() if k != "epoch" and v == v}
-            append_line(path, json.dumps({"stage": stage, "step": None if step is None else step + 1} | values))
+            append_line(path, json.dumps({"stage": stage, "step": step} | values))
 
     return JsonlLogger()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,7 +16,8 @@ from dg.eval.overview import Row, overview
 from dg.io.images import write_png
 from dg.io.video import write_mp4
 from dg.meshraster.protocol import MeshRasterizer
-from dg.meshraster.render import render_mesh
+from dg.meshraster.render import render_colours
+from dg.meshraster.texture import mip_levels
 from dg.raster.protocol import Rasterizer
 from dg.runtime.logging import log
 from dg.types import Cameras, Gaussians, Mesh, Reference
@@ -70,8 +72,16 @@ class Subject:
     def surface(self, cameras: Cameras) -> Float[Tensor, "V H W 4"]:
         """On white, with alpha, antialiased."""
         assert self.mesh is not None
-        render = render_mesh(self.mesh, cameras, self.mesh_raster, torch.ones(3, device=self.device), ssaa=2)
-        return torch.cat([render.rgb, render.alpha], -1).clamp(0, 1).cpu()
+        white = torch.ones(3, device=self.device)
+        each = (
+            render_colours(self.mesh, cameras[[v]], self.mesh_raster, white, ssaa=2, mips=self._mips)
+            for v in range(len(cameras))
+        )
+        return torch.cat([torch.cat(picture, -1) for picture in each]).clamp(0, 1).cpu()
+
+    @cached_property
+    def _mips(self) -> list[Tensor] | None:
+        return None if self.mesh is None or self.mesh.texture is None else mip_levels(self.mesh.texture)
 
     @property
     def kinds(self) -> dict[str, object]:

@@ -22,6 +22,7 @@ from dg.core.rng import generator
 from dg.core.schedule import ResolutionRamp, log_linear
 from dg.priors.protocol import Prior
 from dg.raster.protocol import Rasterizer
+from dg.stages.report import report
 from dg.stages.views import OrbitSampler, RandomBackground
 from dg.types import Reference, Render
 
@@ -80,6 +81,7 @@ class GaussianStage(L.LightningModule):
         self.params = nn.ParameterDict({name: nn.Parameter(value) for name, value in raw.as_dict().items()})
         self.stats = Statistics.zeros(len(raw))
         self.step = 0  # steps taken; not Lightning's global_step, which a loaded checkpoint owns
+        self.logged: dict[str, float] = {}
         self.reference_elevation_deg = 0.0
         if reference is not None:
             self.reference_elevation_deg = float(spherical(reference.cameras)[0][0])
@@ -99,10 +101,8 @@ class GaussianStage(L.LightningModule):
         self.step = int(batch)
         frac = self.step / self.iters
         optimizer = self.optimizers()
-        position_frac = frac / self.rates.means_until
-        optim_edit.set_lr(
-            optimizer.optimizer, "means", log_linear(position_frac, self.rates.means_init, self.rates.means_final)
-        )
+        lr = log_linear(frac / self.rates.means_until, self.rates.means_init, self.rates.means_final)
+        optim_edit.set_lr(optimizer.optimizer, "means", lr)
         known = self._known_view_loss(frac)
         score, render, logs = self._score_loss(frac)
         total = score + sum(known.values())
@@ -114,8 +114,8 @@ class GaussianStage(L.LightningModule):
         counts = self._densify(optimizer.optimizer)
         logs |= {f"loss/{name}": value.detach() for name, value in known.items()}
         logs |= {"loss/score": score.detach(), "loss/total": total.detach(), "num_gaussians": len(self.stats.count)}
-        logs |= {"lr/means": optimizer.param_groups[0]["lr"]} | counts
-        self.log_dict({f"train/{k}": float(v) for k, v in logs.items()})
+        logs |= {"lr/means": lr} | counts
+        self.logged = report(self, self.step, logs, "train")
 
     def on_train_end(self) -> None:
         if self.step >= self.iters:

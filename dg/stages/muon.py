@@ -14,7 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic x -> a x + b x^3 + c x^5 that drives singular values to about 1
+COEFFICIENTS = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # of the quintic x -> a x + b x^3 + c x^5 that drives singular values to about 1
 
 
 def orthogonalised(m: Float[Tensor, "n rows columns"], iterations: int = 5) -> Float[Tensor, "n rows columns"]:
@@ -36,9 +40,15 @@ class MuonAdam(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, matrices: Iterable[nn.Parameter], rest: Iterable[nn.Parameter], lr: float, *,
-        momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.98), weight_decay: float = 0.05,
-    ) -> None:  # fmt: skip
+        self,
+        matrices: Iterable[nn.Parameter],
+        rest: Iterable[nn.Parameter],
+        lr: float,
+        *,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.98),
+        weight_decay: float = 0.05,
+    ) -> None:
         groups = [
             {"params": list(matrices), "muon": True, "step": 0},
             {"params": list(rest), "muon": False, "step": 0},

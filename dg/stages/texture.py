@@ -18,6 +18,7 @@ from dg.core.rng import generator
 from dg.meshraster.protocol import MeshRasterizer
 from dg.meshraster.render import MeshRender, render_mesh
 from dg.priors.protocol import Prior
+from dg.stages.report import report
 from dg.stages.views import OrbitSampler
 from dg.types import Cameras, Mesh, Reference
 
@@ -92,6 +93,7 @@ class TextureStage(L.LightningModule):
         self._mesh, self.reference, self.prompt, self.prior = mesh, reference, prompt, prior
         self.mesh_raster, self.camera, self.options = mesh_raster, camera, options
         self.iters, self.seed, self.step = iters, seed, 0
+        self.logged: dict[str, float] = {}
         self.reference_elevation_deg = elevation_deg
         if reference is not None:
             self.reference_elevation_deg = float(spherical(reference.cameras)[0][0])
@@ -117,7 +119,7 @@ class TextureStage(L.LightningModule):
         self.manual_backward(total)
         optimizer.step()
         logs |= {"loss/known": known.detach(), "loss/novel": novel.detach(), "loss/total": total.detach()}
-        self.log_dict({f"refine/{k}": float(v) for k, v in logs.items()})
+        self.logged = report(self, self.step, logs, "refine")
 
     def _render(self, cameras: Cameras, background: Tensor, ssaa: float) -> tuple[Tensor, MeshRender]:
         """Colours at the cameras' size, drawn at `ssaa` times of it; and the render itself."""
