@@ -46,7 +46,7 @@ class BakeOptions:
     """
 
     method: str = "gather"
-    sharpness: float = 16.0
+    sharpness: float = 8.0
     min_viewcos: float = 0.2
     min_alpha: float = 0.9
     erode_px: int = 2

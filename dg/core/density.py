@@ -75,7 +75,7 @@ def density_grid(
             the density exceeds `support` (found on a coarse lattice), and `margin` lattice points around it.
             "legacy" is the release's: the centres' box fills 0.9 of the lattice, and blocks see the Gaussians whose
             centres lie inside the block grown by 0.1875.
-        blur: this many lattice spacings are added (in quadrature) to every standard deviation, so that no Gaussian slips
+        blur: so many lattice spacings are added (in quadrature) to every standard deviation, so that no Gaussian slips
             between the points; its peak stays. Not with legacy culling. 0 is the exact density.
 
     Raises:

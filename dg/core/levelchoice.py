@@ -1,7 +1,7 @@
 """The iso-level at which a density field's silhouettes agree best with pictures' alpha.
 
 A pixel is inside the silhouette of {density > level} exactly where the density's maximum along its ray exceeds the
-level. So one march through the field per view gives the silhouettes of all levels at once; no candidate has to be meshed.
+level. So one march through the field per view gives the silhouettes of all levels at once; none has to be meshed.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def choose_level(
     if not (math.isfinite(peak) and peak > 0 and float(a.max()) >= 0.5):
         opaque = float(a.max()) if len(a) else 0.0
         raise ValueError(
-            f"no surface to choose a level for: the largest alpha is {opaque:.3g}, and of the density's maxima along the "
+            f"no surface to choose a level for: the largest alpha is {opaque:.3g}; of the density's maxima along the "
             f"rays {_distribution(m)}. The Gaussians are empty or transparent."
         )
     hi = peak if hi is None else min(hi, peak)

@@ -117,12 +117,12 @@ def without_grain(rgb: Float[ndarray, "H W 3"], grain: float) -> Float[ndarray, 
     return cv2.fastNlMeansDenoisingColored(image, None, strength, 2 * strength, 5, 13).astype(np.float32) / 255
 
 
-def seen_through(islands: Bool[ndarray, "H W"], coloured: Bool[ndarray, "H W"]) -> Bool[ndarray, "H W"]:
+def seen_through(islands: Bool[ndarray, "H W"], exact: Bool[ndarray, "H W"]) -> Bool[ndarray, "H W"]:
     """Enclosed patches through which the background is seen: wide enough, and in part exactly its colour."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * GAP_PX + 1, 2 * GAP_PX + 1))
     core = cv2.erode(islands.astype(np.uint8), disc)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(core, connectivity=4)
-    matching = np.bincount(labels.ravel(), weights=coloured.ravel(), minlength=count)
+    matching = np.bincount(labels.ravel(), weights=exact.ravel(), minlength=count)
     area = stats[:, cv2.CC_STAT_AREA]
     keep = (matching >= SEEN_THROUGH * area) & (area >= 2e-4 * islands.size)
     keep[0] = False
@@ -193,7 +193,11 @@ def classify(
     passable = coloured | shadow
     outside = reached(passable)
     if not blown_out(model):
-        outside |= seen_through(passable & ~outside, coloured)
+        strict = np.minimum(
+            sigma, 2 * np.array(NOISE_FLOOR)
+        )  # on a busy background much of an object is within 4 sigmas
+        exact = np.linalg.norm(residual / strict, axis=-1) < BACKGROUND_SIGMAS
+        outside |= seen_through(passable & ~outside, exact)
     return Background(model, sigma, residual, coloured, shadow, outside)
 
 

@@ -1,4 +1,4 @@
-"""Random instances of training objects: how each is turned, stretched, recoloured, lit, framed, and from where it is seen.
+"""Random instances of training objects: how each is turned, stretched, recoloured, lit, framed, and seen from where.
 
 Two framings occur in use and both are trained: an object of longest side 1 at radius 2 (fills about 0.55 of the frame;
 benchmarks' front views), and a picture recentred so that the object fills 0.8 (`dg.data.image`).
@@ -112,8 +112,8 @@ def frame(
 ) -> Float[Tensor, "P 3"]:
     """Scales and shifts each instance: longest side 1 and centred, or so that the reference fills `fill` of the frame.
 
-    Where a recentred object would reach too far (a car seen from its front), its depth is squeezed, by half at most, and
-    then all of it is scaled down.
+    Where a recentred object would reach too far (a car seen from its front), its depth is squeezed, by half at most,
+    and then all of it is scaled down.
     """
     m = len(fill)
     low, high = extent(points, owner, m)

@@ -45,7 +45,7 @@ def index(folder: str | Path) -> list[dict]:
 
 
 def permissive(entry: dict) -> bool:
-    """Whether the licence lets the weights be shared under CC-BY-SA: CC0, CC-BY, CC-BY-SA or public domain, and no GPL."""
+    """Whether weights trained on it may be shared under CC-BY-SA: CC0, CC-BY, CC-BY-SA or public domain, no GPL."""
     return entry["licence"].startswith(PERMISSIVE) and "GPL" not in entry["licence"]
 
 

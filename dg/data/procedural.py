@@ -1,8 +1,8 @@
 """Random textured objects for training the embedded prior: unlimited, and free of anybody's rights.
 
 An object is a handful of parts. Each part is a map from the unit square to space (ellipsoids, supershapes, surfaces of
-revolution, tubes, tori, prisms) or a box; its patch of the texture atlas is painted with a random pattern in the object's
-palette. Plans put parts together: piles, creatures, vehicles, vessels, furniture, buildings, plants, blobs. Everything
+revolution, tubes, tori, prisms) or a box; its patch of the texture atlas gets a random pattern in the object's palette.
+Plans put parts together: piles, creatures, vehicles, vessels, furniture, buildings, plants, blobs. Everything
 follows from the generator that is passed in.
 """
 
@@ -135,7 +135,7 @@ def box(taper: float = 1.0) -> Part:
     sides = [[2, 3, 7, 6], [1, 0, 4, 5], [3, 1, 5, 7], [0, 2, 6, 4], [6, 7, 5, 4], [0, 1, 3, 2]]
     points = corners[np.array(sides).reshape(-1)]
     square = np.array([[0, 1], [1, 1], [1, 0], [0, 0]], float) * 0.98 + 0.01
-    uv = np.concatenate([(square + [k % 3, k // 3]) / [3, 2] for k in range(6)])
+    uv = np.concatenate([(square + np.array([k % 3, k // 3])) / [3, 2] for k in range(6)])
     quads = np.arange(24).reshape(6, 4)
     return points, uv, np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
 
@@ -193,7 +193,7 @@ def random_turn(rng: Rng) -> np.ndarray:
 
 
 def assemble(rng: Rng, parts: list[Part], groups: list[int], name: str) -> TexturedObject:
-    """Parts that share a group share a patch of the atlas (all wheels look alike); the result is centred, longest side 1."""
+    """Parts of one group share a patch of the atlas (all wheels look alike); the result is centred, longest side 1."""
     used = sorted(set(groups))
     side = math.ceil(math.sqrt(len(used)))
     texture = atlas(rng, side, len(used), palette(rng))
@@ -201,7 +201,7 @@ def assemble(rng: Rng, parts: list[Part], groups: list[int], name: str) -> Textu
     for (points, uv, face), group in zip(parts, groups, strict=True):
         cell = used.index(group)
         inner = 0.03 + 0.94 * uv  # keeps bilinear sampling out of the neighbours' patches
-        uvs.append((inner + [cell % side, cell // side]) / side)
+        uvs.append((inner + np.array([cell % side, cell // side])) / side)
         vertices.append(points)
         faces.append(face + offset)
         offset += len(points)

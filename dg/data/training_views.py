@@ -42,7 +42,8 @@ class ViewBank:
 
     Args:
         pool: the objects; `groups` are ranges (start, stop, weight) of it that are drawn by weight.
-        size: pictures' side. instances, targets: how many instances, and how many targets each has besides the reference.
+        size: pictures' side.
+        instances, targets: how many instances, and how many targets each has besides the reference.
         chunk: instances rendered at once.
     """
 
@@ -162,6 +163,23 @@ def training_pool(
     objects += invent([rng.key(seed, "procedural", i) for i in range(procedural)])
     groups = [(0, n, library_share), (n, len(objects), 1 - library_share)]
     return ObjectPool.of(objects, device), [g for g in groups if g[1] > g[0]]
+
+
+def make_bank(
+    device: torch.device,
+    *,
+    library: str | None,
+    procedural: int,
+    rasterizer: MeshRasterizer,
+    instances: int = 16384,
+    targets: int = 7,
+    chunk: int = 512,
+    seed: int = 0,
+    library_share: float = 0.65,
+) -> ViewBank:
+    """The bank of one training (see `training_pool` and `ViewBank`), not rendered yet."""
+    pool, groups = training_pool(library, procedural, device, seed, library_share)
+    return ViewBank(pool, groups, rasterizer, instances=instances, targets=targets, chunk=chunk, seed=seed)
 
 
 def held_out_pool(library: str, device: torch.device | str) -> tuple[ObjectPool, list[tuple[int, int, float]]]:

@@ -1,4 +1,4 @@
-"""Triangles to pixels on an NVIDIA GPU, through nvdiffrast (Laine et al. 2020). Optional: it is on no package registry."""
+"""Triangles to pixels on an NVIDIA GPU, through nvdiffrast (Laine et al. 2020). Optional: on no package registry."""
 
 from __future__ import annotations
 

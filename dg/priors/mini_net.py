@@ -5,8 +5,8 @@ values in every layer depend on nothing but the reference: they are computed onc
 tokens attend to themselves and to those (`forward`). Both carry the Plücker coordinates of their patches' rays, which
 is what lets attention find correspondences; time, pose and background modulate the blocks (adaLN, Peebles & Xie 2023).
 
-The output is preconditioned (Karras et al. 2022, written for a variance-preserving schedule): with x_t = a x_0 + s n and
-the data's root mean square d, x_0 = d^2 a / (a^2 d^2 + s^2) x_t + d s / sqrt(a^2 d^2 + s^2) F(x_t / sqrt(a^2 d^2 + s^2)).
+The output is preconditioned (Karras et al. 2022, written for a variance-preserving schedule): with x_t = a x_0 + s n,
+the data's root mean square d and q^2 = a^2 d^2 + s^2, it is x_0 = (a d^2 / q^2) x_t + (d s / q) F(x_t / q).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def fourier(t: Float[Tensor, B], dim: int = 64) -> Float[Tensor, "B dim"]:
 
 
 def rotary(grid: int, head_dim: int) -> tuple[Float[Tensor, "N h"], Float[Tensor, "N h"]]:
-    """Cosines and sines of axial rotary embeddings (Su et al. 2021): half of a head turns with the row, half with the column."""
+    """Cosines and sines of axial rotary embeddings (Su et al. 2021): half of a head for rows, half for columns."""
     quarter = head_dim // 4
     rate = 30.0 ** -(torch.arange(quarter, dtype=torch.float32) / quarter)
     row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
@@ -173,7 +173,7 @@ class MiniNet(nn.Module):
         vector: Float[Tensor, "B d"],
         reference: KeysValues,
     ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B 3 H W"]]:
-        """Returns F and x_0 (see the module); `reference` has B entries, or 1 that all share, or B / K in groups of K."""
+        """Returns F and x_0 (see the module); `reference` has B entries, or B / K for groups of K targets each."""
         c_skip, c_out, c_in = preconditioning(alpha_bar_t)
         tokens = torch.cat([patchify(x_t * c_in, self.config.patch), rays], -1)
         x = self._embedded(self.embed_target, tokens)

@@ -1,9 +1,9 @@
 """The embedded prior: a small view-conditioned diffusion model that works in pixels, trained by this project.
 
-It predicts what the object of the reference picture looks like from another camera, as Zero123 does, but from 64 pixels and
-with 12 million parameters. Three things differ from Zero123 besides size: the reference goes in with its alpha, composited
-on mid-grey (what lies behind the *target* is told separately, so any background works and one encoding of the reference
-serves all); every patch knows its ray; and the reference's absolute elevation is told.
+It predicts what the object of the reference picture looks like from another camera, as Zero123 does, but at 64 pixels
+and with 12 million parameters. Three things differ from Zero123 besides size: the reference goes in with its alpha,
+composited on mid-grey (what lies behind the *target* is told separately, so any background works and one encoding of
+the reference serves all); every patch knows its ray; and the reference's absolute elevation is told.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TARGET_DIM = 20
 
 
 def shifted_cosine(steps: int = 1000, shift: float = 2.0) -> Float[Tensor, "T"]:
-    """alpha_bar of the cosine schedule (Nichol & Dhariwal 2021) with s / a multiplied by `shift` (Hoogeboom et al. 2023).
+    """alpha_bar of the cosine schedule (Nichol & Dhariwal 2021) with s / a times `shift` (Hoogeboom et al. 2023).
 
     Smooth pictures of objects survive much noise: at 64 pixels and shift 2 the middle of the schedule (s / a = 2) hides
     detail and leaves the silhouette. Largest value .99999, smallest 1e-4 (s / a = 100).

@@ -29,7 +29,8 @@ def fit(run: Run, module: Any, stage: str, iters: int, checkpoint: Path | None =
     start, series = 0, run.folder / "metrics.jsonl"
     resumed = checkpoint if checkpoint is not None and checkpoint.is_file() else None
     if resumed is not None:
-        start = int(torch.load(resumed, map_location="cpu", weights_only=False)["gaussian_stage"]["step"])
+        state = torch.load(resumed, map_location="cpu", weights_only=False)
+        start = int(next(state[key]["step"] for key in ("gaussian_stage", "prior_stage") if key in state))
         log.info("%s: going on after step %d of %d", stage, start, iters)
     truncate_series(series, stage, start)
     trainer = run.part("trainer")(

@@ -16,6 +16,7 @@ from dg.runtime.build import check, check_value, nearest
 from dg.runtime.errors import UserError
 
 STAGES = ("gaussians", "mesh", "texture")
+TRAINING = "prior"  # trains the embedded prior; runs alone
 REPOSITORY = Path(dg.__file__).resolve().parents[1]
 
 # `${repo:examples}` in a config: what ships with the code is found from any working directory.
@@ -146,6 +147,8 @@ def stages(config: Mapping[str, Any]) -> list[str]:
     """
     asked = config["stages"]
     asked = [asked] if isinstance(asked, str) else asked
+    if asked == [TRAINING]:
+        return asked
     if not isinstance(asked, list) or not asked:
         raise UserError(f"stages={asked} must name at least one of [{', '.join(STAGES)}]")
     for name in asked:
@@ -164,9 +167,8 @@ def slug(text: str, limit: int = 60) -> str:
 def default_name(config: Mapping[str, Any]) -> str:
     """The stem of what the run starts from; of a run folder's own gaussians.ply, the folder's name and the stage."""
     first = stages(config)[0]
-    source = {"gaussians": None, "mesh": config["gaussians"], "texture": config["mesh_file"] or config["gaussians"]}[
-        first
-    ]
+    sources = {"mesh": config["gaussians"], "texture": config["mesh_file"] or config["gaussians"]}
+    source = sources.get(first)
     if source is not None:
         path = Path(source).resolve()
         generic = path.stem in ("gaussians", "coarse", "mesh")

@@ -137,4 +137,23 @@ def _refine(run: Run, source: Path) -> list[Path]:
     return sorted(p for p in run.folder.glob("mesh*") if p.is_file())
 
 
-RUNNERS: dict[str, Callable[[Run], bool]] = {"gaussians": gaussians, "mesh": mesh, "texture": texture}
+def prior(run: Run) -> bool:
+    """Rendered views of objects -> zero123_mini.safetensors (experiment=train_zero123_mini)."""
+    if "_target_" not in run.config["pretrain"]:
+        raise UserError("stages=[prior] needs a training to run: experiment=train_zero123_mini")
+    return run.do("prior", [], lambda: _pretrain(run))
+
+
+def _pretrain(run: Run) -> list[Path]:
+    from dg.runtime.fit import fit
+
+    stage, path = run.part("pretrain"), run.folder / "zero123_mini.safetensors"
+    try:
+        fit(run, stage, "prior", run.config["iters"], run.folder / CHECKPOINT)
+    except (FileNotFoundError, ImportError) as error:  # the library's folder, the GPU's rasteriser
+        raise UserError(f"stage prior: {error}") from error
+    stage.export(path, command=run.manifest.command)
+    return [path]
+
+
+RUNNERS: dict[str, Callable[[Run], bool]] = {"gaussians": gaussians, "mesh": mesh, "texture": texture, "prior": prior}

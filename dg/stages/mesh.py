@@ -46,6 +46,7 @@ class MeshOptions:
         culling: "exact" or "legacy", see `dg.core.density.density_grid`.
         carve: trims what the splats' silhouettes show to be empty, and fills what no view shows to be.
         carve_votes: so many views must agree on either.
+        carve_alpha: the silhouettes' contour; a little below 0.5, as the views' errors add up to cutting too much.
         carve_level: factor on the level where the silhouettes do most of the work; below 1, since they only take away.
         fill: fills cavities that cannot be reached from outside.
         fill_leak: holes up to twice as many lattice points wide do not count as a way in.
@@ -66,7 +67,8 @@ class MeshOptions:
     culling: str = "exact"
     carve: bool = True
     carve_votes: int = 2
-    carve_level: float = 0.35
+    carve_alpha: float = 0.4
+    carve_level: float = 0.5
     fill: bool = True
     fill_leak: int = 0
     merge: float = 0.0
@@ -236,8 +238,8 @@ def _level(
 def _surface(grid: Grid, level: float, alpha: Tensor, depth: Tensor, cameras: Cameras, options: MeshOptions) -> Mesh:
     if options.carve:
         cameras, alpha, depth = _shrunk(cameras, alpha, depth, _CARVE_SIZE)
-        hull = hull_distance(grid, alpha, cameras, votes=options.carve_votes)
-        empty = seen_empty(grid, depth, alpha, cameras, margin=0.0)
+        hull = hull_distance(grid, alpha, cameras, level=options.carve_alpha, votes=options.carve_votes)
+        empty = seen_empty(grid, depth, alpha, cameras, margin=0.0, level=options.carve_alpha)
         field_ = solid_field(grid, options.carve_level * level, hull, empty, votes=options.carve_votes)
         grid, level = replace(grid, values=field_), 0.0
     if options.fill:

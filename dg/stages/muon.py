@@ -1,4 +1,4 @@
-"""Muon for the matrices inside a transformer, Adam for everything else, as one optimiser (Lightning counts each one's steps).
+"""Muon for the matrices inside a transformer, Adam for everything else, as one optimiser.
 
 Muon (Jordan et al. 2024): the momentum of a matrix is replaced by the nearest semi-orthogonal matrix, found by a few
 Newton-Schulz iterations, so that all directions move alike. Its size is matched to Adam's (Liu et al. 2025, "Muon is

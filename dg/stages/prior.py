@@ -19,6 +19,7 @@ from dg.priors import zero123_mini as mini
 from dg.priors.mini_net import MiniConfig, MiniNet, preconditioning
 from dg.stages.muon import MuonAdam
 from dg.stages.prior_batch import draw_backgrounds, network_inputs, spoiled
+from dg.stages.report import report
 
 
 @dataclass(frozen=True)
@@ -108,13 +109,14 @@ class PriorStage(L.LightningModule):
         self.average = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         self.register_buffer("alpha_bar", mini.shifted_cosine(shift=shift), persistent=False)
         self.step = 0
+        self.logged: dict[str, float] = {}
         self.tally = torch.zeros(10, 2)  # summed loss and count by tenths of the schedule
         self.clock = (0, time.monotonic())
         self._run: Callable[..., Any] | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        inner = {name for name, p in self.net.blocks.named_parameters() if p.ndim == 2 and "modulation" not in name}
-        matrices = [p for name, p in self.net.blocks.named_parameters() if name in inner]
+        inner = self.net.blocks.named_parameters()
+        matrices = [p for name, p in inner if p.ndim == 2 and "modulation" not in name]
         chosen = {id(p) for p in matrices}
         rest = [p for p in self.net.parameters() if id(p) not in chosen]
         return MuonAdam(matrices, rest, self.recipe.lr, weight_decay=self.recipe.weight_decay)
@@ -179,7 +181,7 @@ class PriorStage(L.LightningModule):
         return (weight * error).mean()
 
     def _normal(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """Drawn on the device: six million normals a step are too many for the CPU. Seeded from the step all the same."""
+        """Drawn on the device (six million a step are too many for the CPU), seeded from the step all the same."""
         seed = int(torch.randint(2**62, (), generator=generator))
         own = torch.Generator(self.device).manual_seed(seed)
         return torch.randn(shape, generator=own, device=self.device)
@@ -197,11 +199,9 @@ class PriorStage(L.LightningModule):
         by_t = (self.tally[:, 0] / self.tally[:, 1].clamp_min(1)).tolist()
         self.tally.zero_()
         self.clock = (self.step, now)
-        values = {f"train/loss_t{100 * i}": v for i, v in enumerate(by_t)}
-        self.log_dict(
-            {"train/loss": loss, "train/pictures_per_s": rate, "train/lr": self.recipe.lr_at(self.step), **values}
-        )
-        self.print(f"{self.step}/{self.recipe.iters}  {rate:.0f}/s  " + " ".join(f"{v:.4f}" for v in by_t))
+        values = {f"loss/t{100 * i}": v for i, v in enumerate(by_t)}
+        facts = {"loss/total": loss, "pictures_per_s": rate, "lr": self.recipe.lr_at(self.step), **values}
+        self.logged = report(self, self.step, facts, "prior")
 
     def averaged(self) -> MiniNet:
         """A copy of the network with the averaged weights."""

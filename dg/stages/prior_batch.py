@@ -92,8 +92,8 @@ def held_out_psnr(
     """x_0's PSNR in dB by t, over `samples` references with 4 targets each, white and black backgrounds in turn.
 
     Returns:
-        "model" and "without_picture" (the same with the picture withheld), one value per t; "copy": the reference itself
-        taken as the answer; "blank": the background.
+        "model" and "without_picture" (the same with the picture withheld), one value per t; "copy": the reference
+        itself taken as the answer; "blank": the background.
     """
     device = bank.device
     batch = bank.batch(samples, 4, rng.generator(seed, "held-out"))

@@ -235,7 +235,7 @@ def novel_psnr(scene, texture) -> float:
 
 
 def test_gathering_beats_scattering_in_novel_views(scene):
-    mesh, seen, (rgb, alpha), _, _ = scene
+    mesh, seen, (_, alpha), _, _ = scene
     psnr = {}
     for method in ("gather", "splat"):
         baked = backproject(mesh, rgb, alpha, seen, RASTER, size=128, options=BakeOptions(method=method))
@@ -246,7 +246,7 @@ def test_gathering_beats_scattering_in_novel_views(scene):
 
 def test_no_background_bleeds_in(scene):
     """White behind a dark object must not reach the texture, even where the views' edges are half transparent."""
-    mesh, seen, (rgb, alpha), _, _ = scene
+    mesh, seen, (_, alpha), _, _ = scene
     soft = torch.nn.functional.avg_pool2d(alpha[:, None], 5, 1, 2)[:, 0]
     dark = 0.1 * soft[..., None] + 1 - soft[..., None]  # composited on white, not made straight
     texture = backproject(mesh, dark, soft, seen, RASTER, size=256).texture
@@ -257,7 +257,7 @@ def test_no_background_bleeds_in(scene):
 
 
 def test_priority_decides_where_views_disagree(scene):
-    mesh, seen, (rgb, alpha), _, _ = scene
+    mesh, seen, (_, alpha), _, _ = scene
     front = torch.where(alpha[:1, ..., None] > 0, torch.tensor([1.0, 0, 0]), 1.0)
     mixed = torch.cat([front, torch.where(alpha[1:, ..., None] > 0, torch.tensor([0.0, 0, 1.0]), 1.0)])
     priority = torch.ones(len(seen))
@@ -269,7 +269,7 @@ def test_priority_decides_where_views_disagree(scene):
 
 
 def test_what_no_view_sees_is_filled_in(scene):
-    mesh, seen, (rgb, alpha), _, _ = scene
+    mesh, seen, (_, alpha), _, _ = scene
     baked = backproject(mesh, rgb[:1], alpha[:1], seen[[0]], RASTER, size=128)
     assert 0.1 < baked.share_seen < 0.6
     # the pattern's range: nothing is left white or black
@@ -279,7 +279,7 @@ def test_what_no_view_sees_is_filled_in(scene):
 
 
 def test_mistakes_are_named(scene):
-    mesh, seen, (rgb, alpha), _, _ = scene
+    mesh, seen, (_, alpha), _, _ = scene
     with pytest.raises(ValueError, match="unwrap"):
         backproject(Mesh(mesh.vertices, mesh.faces), rgb, alpha, seen, RASTER)
     with pytest.raises(ValueError, match="method"):

@@ -32,9 +32,9 @@ def test_exit_codes() -> None:
 def test_series_goes_on_where_the_checkpoint_is(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     first, second = jsonl_logger(path, "gaussians"), jsonl_logger(path, "texture")
-    for step in range(5):  # Lightning counts from 0
-        first.log_metrics({"train/loss": step / 3, "epoch": 0, "train/bad": float("nan")}, step)
-    second.log_metrics({"refine/loss": 1.0}, 0)
+    for step in range(1, 6):
+        first.log_metrics({"train/loss": (step - 1) / 3, "epoch": 0, "train/bad": float("nan")}, step)
+    second.log_metrics({"refine/loss": 1.0}, 1)
     with path.open("a") as file:
         file.write('{"stage": "gaussians", "st')  # the process died here
     truncate_series(path, "gaussians", 3)
