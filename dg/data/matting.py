@@ -29,9 +29,10 @@ SMALLEST_PX = 16  # a shorter side than this shows no background to learn from
 OBJECT_SIGMAS = 10.0  # a pixel this far from the background's colour is certainly not background
 SMOOTH_PX = 1.0  # at the working size: takes the steps out of the outline and keeps what is two pixels thin
 SHELL_PX = 5  # half the width, at the working size, up to which a weak difference may be a rim of JPEG's
-SMALL_PIECE = 0.02  # of the largest piece's area; smaller ones are dirt
+SMALL_PIECE = 0.01  # of the largest piece's area; smaller ones are dirt
 JOIN = 0.08  # of the longest side: radius of the disc that bridges gaps in a white object's outline
-JOIN_GAIN = 1.35  # joined parts are believed when their area grows by this
+ONE_PIECE = 0.9  # of the visible area in one piece: then it is the object, and its gaps are gaps
+JOIN_GAIN = 1.2  # joined parts are believed when their area grows by this
 LIGHT = 93.0  # L of a background before which a white object has no outline
 NOTHING = 0.0008  # of the picture's area
 EVERYTHING = 0.97
@@ -207,9 +208,12 @@ def joined(mask: Bool[ndarray, "H W"], background: Background) -> Bool[ndarray, 
     """What the visible parts of a white object on white enclose, its outline being mostly invisible.
 
     Nothing can be seen between the parts, so the gaps are closed with a disc and filled. That rounds corners and closes
-    true gaps, so it is taken only where it adds much, and said.
+    true gaps, so it is done only where the object lies in pieces and gains much, and it is said.
     """
     parts = main_pieces((background.distance > 1.5 * BACKGROUND_SIGMAS) & ~background.shadow | mask)
+    areas = cv2.connectedComponentsWithStats(parts.astype(np.uint8))[2][1:, cv2.CC_STAT_AREA]
+    if len(areas) < 3 or areas.max() > ONE_PIECE * areas.sum():
+        return mask
     r = max(3, round(JOIN * max(mask.shape)))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * r + 1, 2 * r + 1))
     padded = cv2.copyMakeBorder(parts.astype(np.uint8), r, r, r, r, cv2.BORDER_CONSTANT, value=0)

@@ -68,10 +68,14 @@ class ViewBank:
         self.views = Viewpoints(zero, zero.clone(), zero[:, 0].clone(), zero[:, 0].clone())
         self.rendered = 0  # chunks so far: the counter of the generators
 
+    @property
+    def full(self) -> int:
+        """How many chunks make a whole bank."""
+        return -(-self.instances // self.chunk)
+
     def refresh(self, count: int | None = None) -> None:
         """Renders the next `count` instances (all by default) anew, in chunks, round and round."""
-        chunks = -(-(self.instances if count is None else count) // self.chunk)
-        for _ in range(chunks):
+        for _ in range(self.full if count is None else -(-count // self.chunk)):
             start = (self.rendered * self.chunk) % self.instances
             rows = slice(start, min(start + self.chunk, self.instances))
             pictures, views = self._render(rows.stop - rows.start, rng.generator(self.seed, "views", self.rendered))

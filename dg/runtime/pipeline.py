@@ -154,7 +154,8 @@ def _recorded(run: Run, error: BaseException) -> BaseException:
 
 def _farewell(run: Run) -> None:
     mesh = run.folder / f"mesh.{run.config['mesh_format']}"
-    best = next((p for p in (mesh, run.folder / "coarse.glb", run.folder / "gaussians.ply") if p.exists()), None)
+    candidates = (mesh, *(run.folder / n for n in ("coarse.glb", "gaussians.ply", "zero123_mini.safetensors")))
+    best = next((p for p in candidates if p.exists()), None)
     times = " · ".join(f"{name} {stage.seconds:.1f} s" for name, stage in run.manifest.stages.items())
     log.info("%s  (%s)", best, times)
     if (run.folder / "overview.png").exists():

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dg.core.backproject import BakeOptions, backproject, bake_views, straight_colours
-from dg.core.camera import FOVY_DEG, clip_from_world
+from dg.core.camera import FOVY_DEG, clip_from_world, spherical
 from dg.core.carve import hull_distance, seen_empty, solid_field
 from dg.core.clean import decimate, merge_close_vertices, remove_small_components, taubin_smooth, topology
 from dg.core.density import Grid, density_grid
@@ -33,7 +33,7 @@ _LEVEL_VIEWS = 12
 _LEVEL_SIZE = 160
 _CARVE_SIZE = 256  # contours are found to a quarter of a pixel; more pixels change nothing and cost time
 _REFERENCE_IOU = 0.85  # a reference that agrees less would smear over the wrong parts
-_REFERENCE_PRIORITY = 1e5  # against sharpness 16 it wins wherever it looks at less than some 60 degrees
+_REFERENCE_PRIORITY = 3e4  # against sharpness 8 and a preferred front it wins at angles of less than some 65 degrees
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class MeshOptions:
         render_size: side of the pictures that colours (and silhouettes) come from, in pixels.
         texture_size: side of the texture, in texels.
         radius, fovy_deg: the pictures' cameras.
+        prefer_level: factor on the weight of the views at elevation 0: Gaussians are fitted near it.
+        prefer_front: another one on the first view, where the input picture was.
         bake: how colours get into the texture.
         bake_reference: the input picture is baked first where it agrees with the mesh, if `extract` is given one.
     """
@@ -81,6 +83,8 @@ class MeshOptions:
     texture_size: int = 1024
     radius: float = 2.0
     fovy_deg: float = FOVY_DEG
+    prefer_level: float = 8.0
+    prefer_front: float = 4.0
     bake: BakeOptions = field(default_factory=BakeOptions)
     bake_reference: bool = False
 
@@ -168,15 +172,18 @@ def extract(
     with clock("unwrap"):
         mesh = unwrap(mesh, resolution=options.texture_size)
     with clock("bake"):
-        views = _with_reference(mesh, rgb, alpha, cameras, reference, rasterize) if options.bake_reference else None
-        rgb, opacity, seen_from, priority = views or (rgb, alpha, cameras, None)
+        views = rgb, alpha, cameras, _priority(cameras, options)
+        if options.bake_reference and reference is not None:
+            views = _with_reference(mesh, *views, reference, rasterize)
+        rgb, opacity, seen_from, priority = views
         baked = backproject(
             mesh, rgb, opacity, seen_from, rasterize, size=options.texture_size, options=options.bake, priority=priority
         )
         mesh = replace(mesh, texture=baked.texture)
     with clock("check"):
-        views, seen, _ = _shrunk(cameras, alpha, depth, _CARVE_SIZE)
-        silhouette = _silhouette_iou(mesh, seen, views, rasterize)
+        small, seen, _ = _shrunk(cameras, alpha, depth, _CARVE_SIZE)
+        pick = list(range(0, len(cameras), 2))
+        silhouette = _silhouette_iou(mesh, seen[pick], small[pick], rasterize)
         shape = topology(mesh)
     report = MeshReport(
         level=level,
@@ -271,17 +278,24 @@ def _cleaned(mesh: Mesh, options: MeshOptions) -> Mesh:
     return decimate(taubin_smooth(mesh, options.smooth), options.max_faces)
 
 
+def _priority(cameras: Cameras, options: MeshOptions) -> Float[Tensor, " V"]:
+    """Factors on the views' weights in the texture; views are `bake_views`'s."""
+    level = spherical(cameras)[0].abs() < 1
+    priority = torch.where(level, options.prefer_level, 1.0)
+    priority[0] *= options.prefer_front
+    return priority
+
+
 def _with_reference(
     mesh: Mesh,
     rgb: Tensor,
     alpha: Tensor,
     cameras: Cameras,
-    reference: Reference | None,
+    priority: Float[Tensor, " V"],
+    reference: Reference,
     rasterize: Callable[[Tensor, Tensor, tuple[int, int]], Fragments],
-) -> tuple[Tensor, Tensor, Cameras, Tensor] | None:
-    """The baked views with the reference's in front of them; None where there is none, or it does not fit the mesh."""
-    if reference is None:
-        return None
+) -> tuple[Tensor, Tensor, Cameras, Tensor]:
+    """The baked views with the reference's in front of them, unless it does not fit the mesh."""
     size = cameras.height
     rgba = reference.rgba.detach().cpu().float().permute(0, 3, 1, 2)
     premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], 1)
@@ -291,10 +305,10 @@ def _with_reference(
     iou = _silhouette_iou(mesh, mask, views, rasterize)
     if iou < _REFERENCE_IOU:
         log.warning("the reference is not baked: its silhouette and the mesh's agree only to an IoU of %.2f", iou)
-        return None
+        return rgb, alpha, cameras, priority
     colours = (premultiplied[..., :3] / mask[..., None].clamp_min(1e-3)).clamp(0, 1)
     both = replace(cameras, c2w=torch.cat([views.c2w, cameras.c2w]), K=torch.cat([views.K, cameras.K]))
-    priority = torch.cat([torch.full((len(views),), _REFERENCE_PRIORITY), torch.ones(len(cameras))])
+    priority = torch.cat([torch.full((len(views),), _REFERENCE_PRIORITY), priority])
     return torch.cat([colours, rgb]), torch.cat([mask, alpha]), both, priority
 
 

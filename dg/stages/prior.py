@@ -126,8 +126,9 @@ class PriorStage(L.LightningModule):
         self.tally = torch.zeros(10, 2, device=self.device)
         if self.bank is None:
             self.bank = self.make_bank(self.device)
-            self.bank.rendered = self.rendered_at(self.step)
-            self.bank.refresh()
+            if self.bank.rendered != self.rendered_at(self.step) + self.bank.full:
+                self.bank.rendered = self.rendered_at(self.step)
+                self.bank.refresh()
         denoiser = Denoiser(self.net)
         use = self.compile_network and self.device.type == "cuda"
         compiled = torch.compile(denoiser) if use else denoiser

@@ -235,7 +235,7 @@ def novel_psnr(scene, texture) -> float:
 
 
 def test_gathering_beats_scattering_in_novel_views(scene):
-    mesh, seen, (_, alpha), _, _ = scene
+    mesh, seen, (rgb, alpha), _, _ = scene
     psnr = {}
     for method in ("gather", "splat"):
         baked = backproject(mesh, rgb, alpha, seen, RASTER, size=128, options=BakeOptions(method=method))
@@ -269,7 +269,7 @@ def test_priority_decides_where_views_disagree(scene):
 
 
 def test_what_no_view_sees_is_filled_in(scene):
-    mesh, seen, (_, alpha), _, _ = scene
+    mesh, seen, (rgb, alpha), _, _ = scene
     baked = backproject(mesh, rgb[:1], alpha[:1], seen[[0]], RASTER, size=128)
     assert 0.1 < baked.share_seen < 0.6
     # the pattern's range: nothing is left white or black
@@ -279,7 +279,7 @@ def test_what_no_view_sees_is_filled_in(scene):
 
 
 def test_mistakes_are_named(scene):
-    mesh, seen, (_, alpha), _, _ = scene
+    mesh, seen, (rgb, alpha), _, _ = scene
     with pytest.raises(ValueError, match="unwrap"):
         backproject(Mesh(mesh.vertices, mesh.faces), rgb, alpha, seen, RASTER)
     with pytest.raises(ValueError, match="method"):

@@ -152,6 +152,17 @@ def test_a_white_object_on_white_is_guessed_and_said(own_method, caplog):
     assert "light object on a light background" in caplog.text
 
 
+def test_the_gaps_of_an_object_on_white_stay_open(own_method, caplog):
+    """A chair is one piece: nothing is guessed between its legs."""
+    chair = np.zeros((SIDE, SIDE, 4), np.float32)
+    for part in (np.s_[30:90, 60:66], np.s_[84:96, 60:130], np.s_[96:160, 60:66], np.s_[96:160, 124:130]):
+        chair[part] = (0.5, 0.3, 0.1, 1)
+    with caplog.at_level(logging.WARNING, "dg"):
+        alpha, _ = remove_background(composed(chair, np.ones((SIDE, SIDE, 3))))
+    assert iou(alpha, chair[..., 3]) > 0.95
+    assert caplog.text == ""
+
+
 def test_a_plain_picture_has_no_object(own_method):
     with pytest.raises(ValueError, match="no object stands out"):
         remove_background(np.full((64, 64, 3), 180, np.uint8))
