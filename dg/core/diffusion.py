@@ -75,6 +75,7 @@ def sdedit(
     num_steps: int = 50,
     t_start_ratio: float = 0.2,
     timesteps: Sequence[int] | None = None,
+    to_clean: bool = False,
 ) -> Tensor:
     """Noises `z` to an intermediate timestep and denoises it by DDIM (Meng et al. 2022).
 
@@ -82,8 +83,9 @@ def sdedit(
         predict_eps: (z_t, t) -> guided noise prediction.
         z: latents [B C h w] to start from.
         noise: standard normal, shaped as z.
-        timesteps: descending; default `ddim_timesteps(num_steps)`. The last step uses alpha_bar[0]
-            (set_alpha_to_one = False in the public schedulers).
+        timesteps: descending; default `ddim_timesteps(num_steps)`.
+        to_clean: the last step lands on the predicted picture itself. False is the public schedulers'
+            (set_alpha_to_one = False): it stops at alpha_bar[0], where 3 % of the noise is left.
     """
     timesteps = ddim_timesteps(num_steps, len(alpha_bar)) if timesteps is None else list(timesteps)
     run = timesteps[sdedit_start(len(timesteps), t_start_ratio) :]
@@ -91,5 +93,6 @@ def sdedit(
     z_t = add_noise(z, noise, alpha_bar[run[0]].to(z))
     for t in run:
         eps = predict_eps(z_t, t)
-        z_t = ddim_step(z_t, eps, alpha_bar[t].to(z), alpha_bar[max(t - stride, 0)].to(z))
+        after = alpha_bar.new_ones(()) if to_clean and t == run[-1] else alpha_bar[max(t - stride, 0)]
+        z_t = ddim_step(z_t, eps, alpha_bar[t].to(z), after.to(z))
     return z_t

@@ -30,6 +30,8 @@ class SDEditMSE:
         guidance_scale: of the denoising.
         compare_at_prior_size: a prior whose pictures are smaller than the render is compared at its own size, so that
             enlarging its blur never overwrites what the texture already shows. False is the release.
+        to_clean: denoise to the end. The release stops with 3 % of the noise left, which latents hide and pixels show
+            as grain.
     """
 
     weight: float = 1.0
@@ -38,6 +40,7 @@ class SDEditMSE:
     num_steps: int = 50
     guidance_scale: float = 5.0
     compare_at_prior_size: bool = True
+    to_clean: bool = True
 
     def __call__(
         self,
@@ -57,7 +60,11 @@ class SDEditMSE:
                 return guide(prediction.cond, prediction.uncond, self.guidance_scale)
 
             alpha_bar = prior.alpha_bar.to(z.device)
-            refined = prior.decode(sdedit(predict, z, noise, alpha_bar, num_steps=self.num_steps, t_start_ratio=ratio))
+            refined = prior.decode(
+                sdedit(
+                    predict, z, noise, alpha_bar, num_steps=self.num_steps, t_start_ratio=ratio, to_clean=self.to_clean
+                )
+            )
         size = rgb.shape[-2:]
         if self.compare_at_prior_size and refined.shape[-1] < size[-1]:
             shown = F.interpolate(rgb, refined.shape[-2:], mode="bilinear", align_corners=False, antialias=True)

@@ -82,3 +82,9 @@ def test_sdedit_reaches_the_prior_s_picture_from_another():
 @given(st.integers(1, 100), st.floats(0, 1))
 def test_sdedit_start_is_a_valid_index(num_steps, ratio):
     assert 0 <= sdedit_start(num_steps, ratio) <= num_steps - 1
+
+
+def test_sdedit_to_clean_leaves_no_noise():
+    z, noise, a = torch.rand(1, 3, 8, 8), torch.randn(1, 3, 8, 8), scaled_linear_alpha_bar()
+    out = sdedit(lambda z_t, t: eps_from_x0(z_t, z, a[t]), z, noise, a, t_start_ratio=0.2, to_clean=True)
+    torch.testing.assert_close(out, z, atol=1e-4, rtol=0)

@@ -118,7 +118,7 @@ def test_a_bank_is_a_function_of_its_seed(bank):
 
 
 def test_recentred_references_fill_the_frame(bank):
-    """Every reference is either recentred (0.75 to 0.85 of the frame, centred) or shown at its size around the origin."""
+    """Every reference is recentred (fills about 0.8 of the frame) or shown at its size around the origin."""
     alpha = bank.pictures[:, 0, 3].float() / 255
     for picture in alpha:
         rows, columns = (picture.amax(d) > 0.3 for d in (1, 0))

@@ -1,4 +1,4 @@
-"""The embedded prior: network, conditions, checkpoint, training. Random weights, but for the tests of the shipped file."""
+"""The embedded prior: network, conditions, checkpoint, training. Random weights but for the shipped file's tests."""
 
 import lightning as L
 import pytest

@@ -1,0 +1,155 @@
+"""The embedded prior: what a prediction costs, and how well it answers on objects that it was not trained on.
+
+python -m benchmarks.prior [--runs 15] [--shared ../shared] [--samples 32] [--grid FILE.png]
+
+Costs need nothing; the figures need the reference material (held-out library objects, and six true objects) and are
+left out where it is absent. The baselines are the input picture taken as the answer for every view, and the input's
+silhouette inflated into a solid.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from benchmarks._record import measure, record
+from dg.core import camera, rng
+from dg.core.diffusion import add_noise, ddim_step, x0_from_eps
+from dg.io.images import to_uint8
+from dg.io.mesh import load_mesh
+from dg.meshraster.cpu import CpuMeshRasterizer
+from dg.meshraster.render import render_mesh
+from dg.priors.zero123_mini import Zero123Mini
+from dg.types import Cameras, Condition, Mesh, Reference
+
+TIMES = (100, 200, 300, 400, 500, 600, 700, 800, 900)
+AZIMUTHS = (0.0, 45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)
+OBJECTS = ("spot", "Duck", "CesiumMilkTruck", "fuze", "teapot", "CesiumMan")
+
+
+def blank_reference() -> Reference:
+    rgba = torch.zeros(1, 128, 128, 4)
+    rgba[:, 30:100, 40:90] = 1
+    return Reference(rgba, camera.orbit(0.0, 0.0, 2.0, height=128))
+
+
+def cost(prior: Zero123Mini, runs: int) -> None:
+    """Seconds of one prediction of one picture, and of encoding a new reference."""
+    reference, views = blank_reference(), camera.orbit(0.0, 90.0, 2.0, height=64)
+    cond = prior.condition(reference, None, views, torch.ones(1, 3))
+    z, t = torch.randn(1, 3, 64, 64), torch.tensor([500])
+    case = {"prior": "zero123_mini", "parameters": sum(p.numel() for p in prior.net.parameters())}
+
+    def encode() -> None:
+        prior._kept = None  # as for a picture never seen
+        prior.condition(reference, None, views, torch.ones(1, 3))
+
+    works = {
+        "predict": lambda: prior.predict(z, t, cond),
+        "condition, reference kept": lambda: prior.condition(reference, None, views, torch.ones(1, 3)),
+        "condition, reference new": encode,
+    }
+    for what, work in works.items():
+        line = record("prior", case | {"what": what}, measure(work, runs=runs))
+        print(f"{what}: {line['median_s']:.3f} s (min {line['min_s']:.3f})")
+
+
+def psnr(a: Float[Tensor, "B 3 h w"], b: Float[Tensor, "B 3 h w"]) -> float:
+    """Mean over pictures in [-1, 1] of each one's PSNR in dB."""
+    return float((-10 * ((a - b) / 2).square().mean((1, 2, 3)).clamp_min(1e-6).log10()).mean())
+
+
+def held_out(prior: Zero123Mini, library: Path, samples: int) -> None:
+    from dg.data.training_views import ViewBank, held_out_pool
+    from dg.stages.prior_batch import held_out_psnr
+
+    pool, groups = held_out_pool(str(library), "cpu")
+    bank = ViewBank(pool, groups, CpuMeshRasterizer(), instances=samples, targets=4, chunk=8, seed=12)
+    bank.refresh()
+    scores = held_out_psnr(prior.net, bank, prior.alpha_bar, list(TIMES), samples=samples)
+    for name, values in scores.items():
+        print(f"{name:16s}", " ".join(f"{v:6.2f}" for v in values))
+    values = {name: [round(v, 3) for v in value] for name, value in scores.items()}
+    once = measure(lambda: None, runs=1)
+    record("prior", {"what": "held-out x0 PSNR", "times": TIMES, "samples": samples}, once, **values)
+
+
+def truth(mesh: Mesh, views: Cameras) -> Float[Tensor, "V 4 h w"]:
+    """On white, with alpha."""
+    made = render_mesh(mesh, views, CpuMeshRasterizer(), torch.ones(3), ssaa=4)
+    return torch.cat([made.rgb, made.alpha], -1).permute(0, 3, 1, 2).clamp(0, 1)
+
+
+def sampled(prior: Zero123Mini, cond: Condition, noise: Tensor, steps: int = 20) -> Tensor:
+    """Deterministic samples from pure noise."""
+    times = torch.linspace(len(prior.alpha_bar) - 1, 10, steps).long().tolist()
+    z = noise
+    for t, following in zip(times, [*times[1:], None], strict=True):
+        after = prior.alpha_bar[following] if following is not None else torch.tensor(1.0)
+        eps = prior.predict(z, torch.full((len(z),), t), cond).cond
+        z = ddim_step(z, eps, prior.alpha_bar[t], after)
+    return z
+
+
+def true_objects(prior: Zero123Mini, folder: Path, grid: Path | None) -> None:
+    """Per object: eight views of the truth, x_0 from the noised truth at t = 500, and samples from pure noise."""
+    from dg.priors.silhouette import SilhouettePrior
+
+    solid = SilhouettePrior(rasterizer=CpuMeshRasterizer(), image_size=64)
+    views = camera.orbit(0.0, list(AZIMUTHS), 2.0, height=64)
+    rows = []
+    for name in OBJECTS:
+        mesh = load_mesh(folder / f"{name}.glb")
+        known = camera.orbit(0.0, 0.0, 2.0, height=256)
+        seen = truth(mesh, known)
+        straight = (seen[:, :3] - (1 - seen[:, 3:])) / seen[:, 3:].clamp_min(1e-4)
+        rgba = torch.cat([straight.clamp(0, 1), seen[:, 3:]], 1).permute(0, 2, 3, 1)
+        reference = Reference(rgba, known)
+        cond = prior.condition(reference, None, views, torch.ones(8, 3))
+        x0 = 2 * truth(mesh, views)[:, :3] - 1
+        noise = torch.randn(x0.shape, generator=rng.generator(0, "bench.prior"))
+        values, shown = {}, None
+        for t in (300, 500, 700):
+            step = torch.full((8,), t)
+            x_t = add_noise(x0, noise, prior.alpha_bar[t])
+            guess = x0_from_eps(x_t, prior.predict(x_t, step, cond).cond, prior.alpha_bar[t])
+            values[f"t{t}"], shown = psnr(guess, x0), guess if t == 500 else shown
+        made = sampled(prior, cond, noise)
+        inflated = 2 * solid.target(reference, views, torch.ones(8, 3)) - 1
+        values |= {"sample": psnr(made, x0), "copy": psnr(x0[:1].expand_as(x0), x0), "silhouette": psnr(inflated, x0)}
+        print(f"{name:16s}", " ".join(f"{k} {v:5.2f}" for k, v in values.items()))
+        once = measure(lambda: None, runs=1)
+        record(
+            "prior", {"what": "true object PSNR", "object": name}, once, **{k: round(v, 3) for k, v in values.items()}
+        )
+        rows += [torch.cat([*row], -1) for row in (x0, shown, made)]
+    if grid is not None:
+        from PIL import Image
+
+        grid.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(to_uint8((torch.cat(rows, 1).permute(1, 2, 0) / 2 + 0.5).clamp(0, 1))).save(grid)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared")
+    parser.add_argument("--samples", type=int, default=32, help="held-out references, with four targets each")
+    parser.add_argument("--grid", type=Path, default=None, help="where to save the picture of the true objects")
+    options = parser.parse_args(arguments)
+    prior = Zero123Mini()
+    with torch.no_grad():
+        cost(prior, options.runs)
+        if (options.shared / "library").is_dir():
+            held_out(prior, options.shared / "library", options.samples)
+        if (options.shared / "data" / "objects").is_dir():
+            true_objects(prior, options.shared / "data" / "objects", options.grid)
+
+
+if __name__ == "__main__":
+    main()
