@@ -139,15 +139,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared")
+    parser.add_argument("--only", choices=("cost", "held-out", "objects"), default=None)
     parser.add_argument("--samples", type=int, default=32, help="held-out references, with four targets each")
     parser.add_argument("--grid", type=Path, default=None, help="where to save the picture of the true objects")
     options = parser.parse_args(arguments)
     prior = Zero123Mini()
     with torch.no_grad():
-        cost(prior, options.runs)
-        if (options.shared / "library").is_dir():
+        if options.only in (None, "cost"):
+            cost(prior, options.runs)
+        if options.only in (None, "held-out") and (options.shared / "library").is_dir():
             held_out(prior, options.shared / "library", options.samples)
-        if (options.shared / "data" / "objects").is_dir():
+        if options.only in (None, "objects") and (options.shared / "data" / "objects").is_dir():
             true_objects(prior, options.shared / "data" / "objects", options.grid)
 
 

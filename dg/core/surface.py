@@ -17,29 +17,37 @@ from dg.types import Mesh
 
 
 def outside(values: Float[Tensor, "R R R"], level: float, leak: int = 0) -> Bool[Tensor, "R R R"]:
-    """Lattice points below `level` that a path of such points (through faces of cells) joins to the border.
+    """Lattice points below `level`, but for the cavities: what a path of such points does not join to the border.
 
     Args:
-        leak: holes in the wall up to about 2 * leak points wide do not count as a way in: the wall is thickened by
-            `leak` points before the search, and what was found is grown back by as much. Deep narrow gaps fill up, too.
+        leak: holes in a cavity's wall up to about 2 * leak points wide do not count as a way in. A cavity is then what
+            is wider than that and lies behind a wall thickened by `leak` points, and all that is nearer to it than to
+            the way out. Gaps that are narrow all along, as between fingers, are no cavities and stay open.
     """
     solid = np.pad(values.detach().cpu().numpy() >= level, leak + 1)
-    wall = ndimage.binary_dilation(solid, iterations=leak) if leak else solid
-    labels, _ = ndimage.label(~wall)
+    labels, _ = ndimage.label(~solid)
     reached = labels == labels[0, 0, 0]
     if leak:
-        reached = ndimage.binary_dilation(reached, iterations=leak, mask=~solid)
+        wide = ndimage.distance_transform_edt(~solid) > leak
+        chambers, _ = ndimage.label(wide)
+        closed = wide & (chambers != chambers[0, 0, 0]) & reached
+        if closed.any():
+            # where the rest belongs: to the nearest of the chambers and the open space (itself a part of `wide`)
+            nearest = ndimage.distance_transform_edt(~wide, return_distances=False, return_indices=True)
+            reached &= ~closed[tuple(nearest)]
     inner = slice(leak + 1, -leak - 1)
     return torch.from_numpy(np.ascontiguousarray(reached[inner, inner, inner]))
 
 
 def fill_cavities(values: Float[Tensor, "R R R"], level: float, leak: int = 0) -> Float[Tensor, "R R R"]:
-    """Raises to twice the level what lies below it and cannot be reached from outside (`outside` explains `leak`).
+    """Raises above the level what lies below it and cannot be reached from outside (`outside` explains `leak`).
 
-    Hidden inner Gaussians get no gradient while they are fitted, so the inside of an object is a shell and debris.
+    Hidden inner Gaussians get no gradient while they are fitted, so the inside of an object is a shell and debris. Raised
+    points mirror their distance from the level, at least as far above it as a thousandth of the field's range.
     """
     hidden = ~outside(values, level, leak).to(values.device) & (values < level)
-    return torch.where(hidden, torch.full_like(values, level + max(abs(level), 1e-6)), values)
+    least = 1e-3 * max(float(values.max()) - level, 1e-6)
+    return torch.where(hidden, level + (level - values).clamp_min(least), values)
 
 
 def marching_cubes(grid: Grid, level: float) -> Mesh:

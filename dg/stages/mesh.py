@@ -72,7 +72,7 @@ class MeshOptions:
     carve_alpha: float = 0.4
     carve_level: float = 0.5
     fill: bool = True
-    fill_leak: int = 0
+    fill_leak: int = 2
     merge: float = 0.0
     min_component_volume: float = 0.01
     min_component_diameter: float = 0.0
@@ -275,7 +275,9 @@ def _cleaned(mesh: Mesh, options: MeshOptions) -> Mesh:
         min_diameter=options.min_component_diameter,
         min_faces=options.min_component_faces,
     )
-    return decimate(taubin_smooth(mesh, options.smooth), options.max_faces)
+    mesh = decimate(taubin_smooth(mesh, options.smooth), options.max_faces)
+    # collapses can pinch thin bridges off
+    return remove_small_components(mesh, min_volume=options.min_component_volume)
 
 
 def _priority(cameras: Cameras, options: MeshOptions) -> Float[Tensor, " V"]:

@@ -96,7 +96,7 @@ def held_out_psnr(
         itself taken as the answer; "blank": the background.
     """
     device = bank.device
-    batch = bank.batch(samples, 4, rng.generator(seed, "held-out"))
+    batch = bank.batch(samples, 4, rng.generator(seed, "held-out"), own=False)
     n = len(batch.targets)
     background = (torch.arange(n, device=device) % 2).float()[:, None].expand(n, 3)
     noise = torch.randn(n, 3, bank.size, bank.size, generator=rng.generator(seed, "held-out noise")).to(device)

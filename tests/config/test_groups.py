@@ -105,6 +105,8 @@ def test_every_key_of_a_profile_is_read_somewhere() -> None:
         (["no_densify"], {"densify"}),
         (["no_anneal"], {"anneal"}),
         (["no_ref"], {"loss"}),
+        (["no_texture"], {"refine"}),
+        (["sds_texture"], {"refine"}),
         (["no_densify", "no_anneal"], {"densify", "anneal"}),
         (["no_densify", "no_anneal", "no_ref"], {"densify", "anneal", "loss"}),
     ],

@@ -94,7 +94,7 @@ def test_a_good_texture_is_not_made_worse():
     careful = error(refine(truth, truth, loss=SDEditMSE(t_start_ratio=0.1), lr=0.05).mesh(), truth)
     careless = SDEditMSE(t_start_ratio=0.1, compare_at_prior_size=False)
     assert careful < 1e-3
-    assert careful < 0.5 * error(refine(truth, truth, loss=careless, lr=0.05).mesh(), truth)
+    assert careful < 0.75 * error(refine(truth, truth, loss=careless, lr=0.05).mesh(), truth)
 
 
 def test_the_known_view_is_held_where_it_faces_us():

@@ -135,7 +135,16 @@ def test_leaks_are_a_way_in_unless_asked_otherwise():
     assert outside(values, 0.0)[20, 20, 20]
     filled = fill_cavities(values, 0.0, leak=2)
     assert filled[20, 20, 20] > 0 and filled[8, 20, 20] > 0 and filled[0, 0, 0] < 0
+    solid = fill_cavities(shell().values, 0.0) > 0
+    assert ((filled > 0) ^ solid).sum() < 80  # the hole's mouth is all that differs
     assert torch.equal(fill_cavities(values, 0.0) > 0, values > 0)
+
+
+def test_narrow_gaps_are_no_cavities():
+    """Two blocks side by side: the gap between them is open, however narrow."""
+    values = torch.full((30, 30, 30), -1.0)
+    values[5:14, 5:25, 5:25] = values[16:25, 5:25, 5:25] = 1.0
+    assert torch.equal(fill_cavities(values, 0.0, leak=3), values)
 
 
 def test_a_handle_is_not_a_cavity():
