@@ -42,8 +42,8 @@ def outside(values: Float[Tensor, "R R R"], level: float, leak: int = 0) -> Bool
 def fill_cavities(values: Float[Tensor, "R R R"], level: float, leak: int = 0) -> Float[Tensor, "R R R"]:
     """Raises above the level what lies below it and cannot be reached from outside (`outside` explains `leak`).
 
-    Hidden inner Gaussians get no gradient while they are fitted, so the inside of an object is a shell and debris. Raised
-    points mirror their distance from the level, at least as far above it as a thousandth of the field's range.
+    Hidden inner Gaussians get no gradient while they are fitted, so the inside of an object is a shell and debris.
+    Raised points mirror their distance from the level, at least as far above it as a thousandth of the field's range.
     """
     hidden = ~outside(values, level, leak).to(values.device) & (values < level)
     least = 1e-3 * max(float(values.max()) - level, 1e-6)

@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Spinning threads slow each other down tenfold where the cores are shared, and gain nothing where they are not.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is first imported, which is later
-
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig

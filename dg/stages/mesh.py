@@ -243,15 +243,18 @@ def _level(
 
 
 def _surface(grid: Grid, level: float, alpha: Tensor, depth: Tensor, cameras: Cameras, options: MeshOptions) -> Mesh:
-    if options.carve:
-        cameras, alpha, depth = _shrunk(cameras, alpha, depth, _CARVE_SIZE)
-        hull = hull_distance(grid, alpha, cameras, level=options.carve_alpha, votes=options.carve_votes)
-        empty = seen_empty(grid, depth, alpha, cameras, margin=0.0, level=options.carve_alpha)
-        field_ = solid_field(grid, options.carve_level * level, hull, empty, votes=options.carve_votes)
-        grid, level = replace(grid, values=field_), 0.0
-    if options.fill:
-        grid = replace(grid, values=fill_cavities(grid.values, level, options.fill_leak))
-    return marching_cubes(grid, level)
+    def filled(values: Tensor, at: float) -> Tensor:
+        return fill_cavities(values, at, options.fill_leak) if options.fill else values
+
+    if not options.carve:
+        return marching_cubes(replace(grid, values=filled(grid.values, level)), level)
+    cameras, alpha, depth = _shrunk(cameras, alpha, depth, _CARVE_SIZE)
+    level = options.carve_level * level
+    hull = hull_distance(grid, alpha, cameras, level=options.carve_alpha, votes=options.carve_votes)
+    empty = seen_empty(grid, depth, alpha, cameras, margin=0.0, level=options.carve_alpha)
+    # First the cavities: views through a porous wall see parts of the inside as empty, and would break it up.
+    solid = solid_field(replace(grid, values=filled(grid.values, level)), level, hull, empty, votes=options.carve_votes)
+    return marching_cubes(replace(grid, values=filled(solid, 0.0)), 0.0)
 
 
 def _shrunk(
