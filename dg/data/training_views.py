@@ -128,7 +128,7 @@ class ViewBank:
         """`targets` of the views of each of `references` random instances; with `own`, the reference may be one."""
         row = torch.randint(self.instances, (references,), generator=generator)
         order = torch.rand(references, 1 + self.targets, generator=generator)
-        order[:, 0] -= 0.55 if own else 2.0  # rarely among the first: a target that repeats the reference teaches little
+        order[:, 0] -= 0.55 if own else 2.0  # rarely first: repeating the reference teaches little
         column = order.argsort(1, descending=True)[:, :targets]
         row, column = self._move(row), self._move(column)
         chosen = self.pictures[row[:, None], column].flatten(0, 1)
