@@ -84,7 +84,9 @@ def test_the_manifest_tells_the_story(finished: tuple[Path, subprocess.Completed
     assert yaml.safe_load((made / "config.yaml").read_text())["iters"] == 6
     metrics = json.loads((made / "metrics.json").read_text())
     assert {"splats/psnr_ref", "mesh/iou_ref", "splats/count", "mesh/faces", "seconds/gaussians"} <= set(metrics)
-    assert [row["step"] for row in series(made)] == [1, 2, 3, 4, 5, 6]
+    steps = [(row["stage"], row["step"]) for row in series(made)]
+    assert steps == [("gaussians", i) for i in range(1, 7)] + [("texture", 1), ("texture", 2)]
+    assert {"refine/loss/known", "refine/loss/novel"} <= set(series(made)[-1])
     assert {"train/loss/rgb", "train/t", "train/num_gaussians"} <= set(series(made)[0])
 
 
@@ -103,7 +105,7 @@ def test_again_keeps_what_is_done_and_another_config_is_refused(
     made = run(outputs, [*FAST, *DENSIFY])
     assert (made / "log.txt").read_text().count("done before, kept") == 3
     manifest = Manifest.load(made)
-    assert manifest.sessions == 2 and len(series(made)) == 6
+    assert manifest.sessions == 2 and len(series(made)) == 8
     with pytest.raises(UserError, match=r"it differs in .*seed.*overwrite=true"):
         run(outputs, [*FAST, *DENSIFY, "seed=1"])
     assert Manifest.load(made) == manifest
