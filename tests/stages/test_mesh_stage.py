@@ -190,6 +190,6 @@ def test_the_config_says_what_the_code_does():
     assert bake.pop("_target_") == "dg.core.backproject.BakeOptions"
     assert {f.name for f in fields(MeshOptions)} == {*config, "bake"}
     plain = {k: v for k, v in config.items() if not str(v).startswith("${")}
-    assert set(config) - set(plain) == {"radius", "fovy_deg"}
+    assert set(config) - set(plain) == {"radius", "fovy_deg", "smooth"}
     assert MeshOptions(**plain, bake=BakeOptions(**bake)) == MeshOptions()
     assert bake == vars(BakeOptions())
