@@ -80,9 +80,19 @@ def surroundings(device: str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "command": " ".join(
-            ["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}".removesuffix(".__main__"), *sys.argv[1:]]
+            [
+                "python",
+                "-m",
+                f"benchmarks.{Path(sys.argv[0]).stem}".removesuffix(".__main__"),
+                *map(_portable, sys.argv[1:]),
+            ]
         ),
     }
+
+
+def _portable(argument: str) -> str:
+    """Of a path, its last part: a record names no folder of the machine that made it."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def revision() -> str:

@@ -59,11 +59,6 @@ def cost(prior: Zero123Mini, runs: int) -> None:
         print(f"{what}: {line['median_s']:.3f} s (min {line['min_s']:.3f})")
 
 
-def psnr(a: Float[Tensor, "B 3 h w"], b: Float[Tensor, "B 3 h w"]) -> float:
-    """Mean over pictures in [-1, 1] of each one's PSNR in dB."""
-    return float((-10 * ((a - b) / 2).square().mean((1, 2, 3)).clamp_min(1e-6).log10()).mean())
-
-
 def held_out(prior: Zero123Mini, library: Path, samples: int) -> None:
     from dg.data.training_views import ViewBank, held_out_pool
     from dg.stages.prior_batch import held_out_psnr
@@ -102,6 +97,7 @@ def true_objects(prior: Zero123Mini, folder: Path, grid: Path | None) -> None:
     PSNRs leave the known view out.
     """
     from dg.priors.silhouette import SilhouettePrior
+    from dg.stages.prior_batch import psnr
 
     solid = SilhouettePrior(rasterizer=CpuMeshRasterizer(), image_size=64)
     views = camera.orbit(0.0, list(AZIMUTHS), 2.0, height=64)

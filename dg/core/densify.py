@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dg.core.gaussians import RawGaussians
 from dg.core.optim_edit import Edit
+from dg.core.splat import rotation_from_quat
 
 
 @dataclass(frozen=True)
@@ -67,22 +68,11 @@ def concatenate(*parts: RawGaussians) -> RawGaussians:
     return RawGaussians(**{name: torch.cat([d[name] for d in dicts]) for name in dicts[0]})
 
 
-def rotation_matrices(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
-    """From w x y z, normalised here."""
-    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
-    entries = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return torch.stack(entries, -1).reshape(-1, 3, 3)
-
-
 def split_children(parents: RawGaussians, generator: torch.Generator, children: int = 2) -> RawGaussians:
     """Each parent's children lie at draws from the parent itself, with its scales divided by 0.8 * children."""
     many = RawGaussians(**{k: v.repeat(children, *([1] * (v.ndim - 1))) for k, v in parents.as_dict().items()})
     noise = torch.randn(many.means.shape, generator=generator).to(many.means)
-    offset = rotation_matrices(many.quats) @ (noise * many.log_scales.exp())[..., None]
+    offset = rotation_from_quat(many.quats) @ (noise * many.log_scales.exp())[..., None]
     shrink = torch.log(torch.tensor(0.8 * children))
     return replace(many, means=many.means + offset[..., 0], log_scales=many.log_scales - shrink)
 

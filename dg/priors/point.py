@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dg.core.picture import over
 from dg.priors.exact import ExactScore, resize_square
 from dg.types import Cameras, Reference
 
@@ -33,8 +34,7 @@ class PointPrior(ExactScore):
         if self._target_rgb is not None:
             picture = self._target_rgb[None].expand(len(cameras), -1, -1, -1)
         elif reference is not None:
-            rgba = reference.rgba[:1].permute(0, 3, 1, 2).to(background)
-            picture = rgba[:, :3] * rgba[:, 3:] + background[:, :, None, None] * (1 - rgba[:, 3:])
+            picture = over(reference.rgba[:1].to(background), background[:, None, None]).permute(0, 3, 1, 2)
         else:
             raise ValueError("prior=point needs input=PICTURE: its data is that picture")
         return resize_square(picture.to(torch.float32), self.image_size)

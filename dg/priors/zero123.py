@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dg.core.camera import relative_pose_stable_zero123, relative_pose_zero123
 from dg.core.diffusion import scaled_linear_alpha_bar
+from dg.core.picture import over
 from dg.priors.exact import resize_square
 from dg.types import Cameras, Condition, Prediction, Reference
 
@@ -94,8 +95,7 @@ class Zero123:
     def _reference(self, reference: Reference) -> tuple[Float[Tensor, "1 D"], Float[Tensor, "1 4 h w"]]:
         """CLIP embedding and latent (the posterior's mode, not scaled) of the reference on white; computed once."""
         if self._cached is None or self._cached[0] is not reference:
-            rgba = reference.rgba[:1].permute(0, 3, 1, 2)
-            white = resize_square(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:], self.image_size)
+            white = resize_square(over(reference.rgba[:1]).permute(0, 3, 1, 2), self.image_size)
             white = white.to(self.device, self.dtype)
             side = self.image_encoder.config.image_size
             clip = F.interpolate(white.float(), (side, side), mode="bicubic", antialias=True).clamp(0, 1)

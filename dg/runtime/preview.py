@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dg.core.camera import orbit
+from dg.core.picture import over
+from dg.eval.metrics import psnr, silhouette_iou
 from dg.eval.overview import Row, overview
 from dg.io.images import write_png
 from dg.io.video import write_mp4
@@ -95,15 +97,12 @@ def reference_scores(subject: Subject) -> dict[str, float]:
     if subject.reference is None:
         return {}
     rgba = subject.reference.rgba.cpu()
-    target = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+    target = over(rgba)
     scores: dict[str, float] = {}
     for kind, render in subject.kinds.items():
         picture = render(subject.reference.cameras.to(subject.device))
-        error = (picture[..., :3] - target).square().mean().clamp_min(1e-10)
-        inside, wanted = picture[..., 3] > 0.5, rgba[..., 3] > 0.5
-        union = (inside | wanted).sum().clamp_min(1)
-        scores[f"{kind}/psnr_ref"] = float(-10 * error.log10())
-        scores[f"{kind}/iou_ref"] = float((inside & wanted).sum() / union)
+        scores[f"{kind}/psnr_ref"] = float(psnr(picture[..., :3], target).mean())
+        scores[f"{kind}/iou_ref"] = float(silhouette_iou(picture[..., 3:], rgba[..., 3:]).mean())
     return scores
 
 
@@ -131,8 +130,7 @@ def write_overview(
         rows.append(Row(kind, fact, list(render(cameras)[..., :3])))
     source = None
     if subject.reference is not None:
-        rgba = subject.reference.rgba[0].cpu()
-        source = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+        source = over(subject.reference.rgba[0].cpu())
     write_png(folder / "overview.png", overview(title, list(SIDES), rows, source, options.size))
 
 

@@ -85,6 +85,11 @@ def spoiled(
     return x0 * (1 - mask) + y * mask, chosen
 
 
+def psnr(a: Float[Tensor, "B 3 h w"], b: Float[Tensor, "B 3 h w"]) -> float:
+    """Mean over pictures in [-1, 1] of each one's PSNR in dB."""
+    return float((-10 * ((a - b) / 2).square().mean((1, 2, 3)).clamp_min(1e-6).log10()).mean())
+
+
 @torch.no_grad()
 def held_out_psnr(
     net: MiniNet, bank: ViewBank, alpha_bar: Float[Tensor, T], times: list[int], *, samples: int = 128, seed: int = 0
@@ -100,7 +105,6 @@ def held_out_psnr(
     n = len(batch.targets)
     background = (torch.arange(n, device=device) % 2).float()[:, None].expand(n, 3)
     noise = torch.randn(n, 3, bank.size, bank.size, generator=rng.generator(seed, "held-out noise")).to(device)
-    psnr = lambda a, b: float((-10 * ((a - b) / 2).square().mean((1, 2, 3)).clamp_min(1e-6).log10()).mean())  # noqa: E731
     scores: dict[str, list[float]] = {"model": [], "without_picture": []}
     for name, flag in (("model", 0.0), ("without_picture", 1.0)):
         inputs = network_inputs(batch, background, torch.full((samples,), flag, device=device), net.config)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dg.core.camera import spherical
+from dg.core.picture import over
 from dg.core.rng import generator
 from dg.meshraster.protocol import MeshRasterizer
 from dg.meshraster.render import MeshRender, render_mesh
@@ -148,7 +149,7 @@ class TextureStage(L.LightningModule):
     def _target(self, size: int) -> Float[Tensor, "R h w 4"]:
         """The reference on white, and its alpha."""
         rgba = self.reference.rgba.to(self.device)
-        on_white = torch.cat([rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:], rgba[..., 3:]], -1)
+        on_white = torch.cat([over(rgba), rgba[..., 3:]], -1)
         small = F.interpolate(on_white.permute(0, 3, 1, 2), (size, size), mode="bilinear", antialias=True)
         return small.permute(0, 2, 3, 1)
 

@@ -11,20 +11,14 @@ from dg.eval.metrics import directions, lattice, occupancy, psnr, silhouette_iou
 from dg.eval.score import score_mesh
 from dg.meshraster.cpu import CpuMeshRasterizer
 from dg.types import Mesh
+from tests import shapes
 
 RASTER = CpuMeshRasterizer()
 
 
-def ball(radius: float = 0.4, rings: int = 24, centre=(0.0, 0.0, 0.0)) -> Mesh:
-    v, u = torch.meshgrid(torch.linspace(0, 1, rings + 1), torch.linspace(0, 1, 2 * rings + 1), indexing="ij")
-    theta, phi = v * torch.pi, u * 2 * torch.pi
-    points = radius * torch.stack([theta.sin() * phi.sin(), theta.cos(), theta.sin() * phi.cos()], -1)
-    i = torch.arange(v.numel()).reshape(v.shape)
-    a, b, c, d = i[:-1, :-1], i[1:, :-1], i[1:, 1:], i[:-1, 1:]
-    faces = torch.cat([torch.stack([a, b, c], -1).reshape(-1, 3), torch.stack([a, c, d], -1).reshape(-1, 3)])
-    uv = torch.stack([u, v], -1).reshape(-1, 2)
+def ball(radius: float = 0.4, centre=(0.0, 0.0, 0.0)) -> Mesh:
     texture = torch.rand(8, 8, 3, generator=torch.Generator().manual_seed(0))
-    return Mesh(points.reshape(-1, 3) + torch.tensor(centre), faces, uv, faces, texture)
+    return shapes.ball(texture, radius, 24, centre)
 
 
 def test_psnr_equals_skimage():

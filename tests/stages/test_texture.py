@@ -14,19 +14,9 @@ from dg.stages.gaussians import steps
 from dg.stages.texture import RefineOptions, TextureStage, ceil8, draw_ssaa, rescale
 from dg.stages.views import OrbitSampler
 from dg.types import Mesh, Reference
+from tests.shapes import ball
 
 RASTER = CpuMeshRasterizer()
-
-
-def ball(texture: torch.Tensor, rings: int = 16) -> Mesh:
-    """A sphere with latitude-longitude uv; seams split uv only."""
-    v, u = torch.meshgrid(torch.linspace(0, 1, rings + 1), torch.linspace(0, 1, 2 * rings + 1), indexing="ij")
-    theta, phi = v * torch.pi, u * 2 * torch.pi
-    points = 0.5 * torch.stack([theta.sin() * phi.sin(), theta.cos(), theta.sin() * phi.cos()], -1)
-    index = torch.arange(v.numel()).reshape(v.shape)
-    a, b, c, d = index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]
-    faces = torch.cat([torch.stack([a, b, c], -1).reshape(-1, 3), torch.stack([a, c, d], -1).reshape(-1, 3)])
-    return Mesh(points.reshape(-1, 3), faces, torch.stack([u, v], -1).reshape(-1, 2), faces, texture)
 
 
 def picture(seed: int, size: int = 64) -> torch.Tensor:

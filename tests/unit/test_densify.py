@@ -13,13 +13,13 @@ from dg.core.densify import (
     accumulate,
     plan_growth,
     prune_mask,
-    rotation_matrices,
     rows,
     split_children,
 )
 from dg.core.gaussians import RawGaussians, ball
 from dg.core.optim_edit import Edit, LearningRates, make_adam
 from dg.core.rng import generator
+from dg.core.splat import rotation_from_quat
 
 
 def raw_with(scales, opacities=None) -> RawGaussians:
@@ -65,7 +65,7 @@ def test_children_are_smaller_and_drawn_from_the_parent():
     children = split_children(parent, generator(0, "split"), children=4000)
     shrink = math.log(0.8 * 4000)
     torch.testing.assert_close(children.log_scales, parent.log_scales.expand(4000, 3) - shrink)
-    R = rotation_matrices(parent.quats)[0]
+    R = rotation_from_quat(parent.quats)[0]
     local = (children.means - parent.means) @ R
     torch.testing.assert_close(local.std(0), torch.tensor([0.2, 0.1, 0.05]), rtol=0.06, atol=0)
 
@@ -76,7 +76,7 @@ def test_two_children_shrink_by_1_6():
 
 
 def test_rotation_of_a_quarter_turn_about_z():
-    R = rotation_matrices(torch.tensor([[1.0, 0, 0, 1.0]]))[0]
+    R = rotation_from_quat(torch.tensor([[1.0, 0, 0, 1.0]]))[0]
     torch.testing.assert_close(R @ torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 1.0, 0]), atol=1e-6, rtol=0)
 
 
