@@ -33,6 +33,10 @@ format: setup  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+leaderboard: setup  ## our objects with known truth: every method measured, the README's table rewritten
+	$(RUN) evaluate.py protocol=synthetic_gt methods=[zero123_mini] preset=quick
+	$(RUN) -m dg.eval.board outputs/leaderboard --readme README.md
+
 bench: setup  ## timings, appended as records to benchmarks/results/
 	$(RUN) -m benchmarks
 
@@ -40,4 +44,4 @@ clean:  ## remove what runs and tests leave behind (not .venv)
 	rm -rf outputs multirun .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test test-slow test-gpu lint format bench clean
+.PHONY: help setup demo test test-slow test-gpu lint format leaderboard bench clean

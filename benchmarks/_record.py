@@ -29,7 +29,7 @@ class Timing:
     median_s: float
     min_s: float
     max_s: float
-    cpu_median_s: float
+    cpu_median_s: float | None  # None where it was not measured
     runs: int
 
 

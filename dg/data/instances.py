@@ -103,6 +103,31 @@ def draw_shapes(m: int, generator: torch.Generator) -> tuple[Float[Tensor, "M 3 
     return turn * stretch[:, None, :], u(m) < 0.6
 
 
+@dataclass(frozen=True)
+class Warps:
+    """A smooth deformation per instance: a sum of K plane waves, the same on the object's left and right."""
+
+    wave: Float[Tensor, "M K 3"]  # radians per unit
+    phase: Float[Tensor, "M K"]
+    shift: Float[Tensor, "M K 3"]  # units
+
+    def __call__(self, points: Float[Tensor, "P 3"], owner: Int[Tensor, "P"]) -> Float[Tensor, "P 3"]:
+        """Bends, tapers and bulges `points` (object's own axes, front at +z). What is symmetric in x stays so."""
+        side = torch.cat([points[:, :1].abs(), points[:, 1:]], 1)
+        angle = (self.wave[owner] * side[:, None]).sum(-1) + self.phase[owner]
+        moved = (angle.sin()[..., None] * self.shift[owner]).sum(1)
+        across = torch.tanh(points[:, :1] * 8)  # 0 in the plane of symmetry, so that nothing tears there
+        return points + torch.cat([moved[:, :1] * across, moved[:, 1:]], 1)
+
+
+def draw_warps(m: int, strength: float, generator: torch.Generator, waves: int = 4) -> Warps:
+    """Half of the instances keep their shape; `strength` is the other half's largest shift by one wave, in units."""
+    wave = torch.randn(m, waves, 3, generator=generator) * 2.5
+    phase = torch.rand(m, waves, generator=generator) * 2 * math.pi
+    size = strength * torch.rand(m, 1, 1, generator=generator) * (torch.rand(m, 1, 1, generator=generator) < 0.5)
+    return Warps(wave, phase, torch.randn(m, waves, 3, generator=generator).clamp(-1, 1) * size)
+
+
 def frame(
     points: Float[Tensor, "P 3"],
     owner: Int[Tensor, "P"],

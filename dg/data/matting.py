@@ -52,10 +52,10 @@ def remove_background(rgb: UInt8[ndarray, "H W 3"]) -> tuple[Float[ndarray, "H W
     height, width = rgb.shape[:2]
     if min(height, width) < SMALLEST_PX:
         raise ValueError(f"{width}x{height} pixels are too few to find an object in; pass a picture with alpha")
-    if rembg_weights() is not None:
-        alpha, how = alpha_by_rembg(rgb), f"rembg ({REMBG_MODEL})"
-    else:
-        alpha, how = alpha_by_grabcut(rgb), "GrabCut"
+    alpha = alpha_by_rembg(rgb) if rembg_weights() is not None else None
+    how = f"rembg ({REMBG_MODEL})" if alpha is not None else "GrabCut"
+    if alpha is None:
+        alpha = alpha_by_grabcut(rgb)
     judge(alpha)
     return alpha, how
 
@@ -106,14 +106,22 @@ def rembg_session(weights: Path) -> object:
     return rembg.new_session(REMBG_MODEL)
 
 
-def alpha_by_rembg(rgb: UInt8[ndarray, "H W 3"]) -> Float[ndarray, "H W"]:
+def alpha_by_rembg(rgb: UInt8[ndarray, "H W 3"]) -> Float[ndarray, "H W"] | None:
+    """None, with a warning, where rembg is there but does not work: no onnxruntime, damaged weights."""
     weights = rembg_weights()
     if weights is None:
         raise ValueError(f"rembg or its weights ({REMBG_MODEL}.onnx in U2NET_HOME) are not on this machine")
-    import rembg
     from PIL import Image
 
-    mask = rembg.remove(Image.fromarray(rgb), session=rembg_session(weights), only_mask=True)
+    try:
+        session = rembg_session(weights)
+        import rembg
+
+        mask = rembg.remove(Image.fromarray(rgb), session=session, only_mask=True)
+    except (Exception, SystemExit) as error:  # without onnxruntime it leaves the process
+        reason = "onnxruntime is missing" if isinstance(error, SystemExit) else " ".join(str(error).split())[:150]
+        log.warning("rembg with %s cannot be used (%s): GrabCut instead", weights, reason)
+        return None
     return np.asarray(mask.convert("L"), dtype=np.float32) / 255
 
 

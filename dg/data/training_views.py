@@ -45,6 +45,7 @@ class ViewBank:
         size: pictures' side.
         instances, targets: how many instances, and how many targets each has besides the reference.
         chunk: instances rendered at once.
+        warp: how far half of the instances are deformed, in units (`dg.data.instances.draw_warps`); 0 is not at all.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class ViewBank:
         targets: int = 7,
         chunk: int = 512,
         seed: int = 0,
+        warp: float = 0.0,
     ) -> None:
+        self.warp = warp
         self.pool, self.groups, self.rasterizer = pool, list(groups), rasterizer
         self.size, self.instances, self.targets, self.chunk, self.seed = size, instances, targets, chunk, seed
         self.device = pool.vertices.device
@@ -107,7 +110,11 @@ class ViewBank:
         views = Viewpoints(*map(move, (views.elevation, views.azimuth, views.radius, views.fovy)))
         look = Look(*map(move, (look.matrix, look.shift, look.light, look.ambient)))
         packed = objects_pool.pack(self.pool, which)
-        world = self._world(packed, linear, recentred, fill, move(scale), views)
+        points = self.pool.vertices[packed.vertex]
+        if self.warp:
+            warps = draw.draw_warps(m, self.warp, generator)
+            points = draw.Warps(*map(move, vars(warps).values()))(points, packed.of_vertex)
+        world = self._world(points, packed, linear, recentred, fill, move(scale), views)
         cameras = views.cameras(self.size)
         shape = (m, 1 + self.targets)
         matrix = (camera.clip_from_view(cameras) @ cameras.w2c).reshape(*shape, 4, 4)
@@ -117,9 +124,16 @@ class ViewBank:
         ), views
 
     def _world(
-        self, packed: Packed, linear: Tensor, recentred: Tensor, fill: Tensor, scale: Tensor, views: Viewpoints
+        self,
+        points: Tensor,
+        packed: Packed,
+        linear: Tensor,
+        recentred: Tensor,
+        fill: Tensor,
+        scale: Tensor,
+        views: Viewpoints,
     ) -> Tensor:
-        points = (linear[packed.of_vertex] @ self.pool.vertices[packed.vertex][:, :, None])[..., 0]
+        points = (linear[packed.of_vertex] @ points[:, :, None])[..., 0]
         world = draw.frame(points, packed.of_vertex, recentred, fill, views)
         plain = torch.where(recentred.to(scale.device), torch.ones_like(scale), scale)
         return world * plain[packed.of_vertex, None]
@@ -180,10 +194,11 @@ def make_bank(
     chunk: int = 512,
     seed: int = 0,
     library_share: float = 0.65,
+    warp: float = 0.0,
 ) -> ViewBank:
     """The bank of one training (see `training_pool` and `ViewBank`), not rendered yet."""
     pool, groups = training_pool(library, procedural, device, seed, library_share)
-    return ViewBank(pool, groups, rasterizer, instances=instances, targets=targets, chunk=chunk, seed=seed)
+    return ViewBank(pool, groups, rasterizer, instances=instances, targets=targets, chunk=chunk, seed=seed, warp=warp)
 
 
 def held_out_pool(library: str, device: torch.device | str) -> tuple[ObjectPool, list[tuple[int, int, float]]]:

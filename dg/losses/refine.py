@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from dg.core.diffusion import guide, sdedit
+from dg.core.diffusion import ddim_timesteps, guide, sdedit, sdedit_start
 from dg.core.distill import SDS
 from dg.priors.protocol import Prior
 from dg.types import Condition
@@ -71,7 +71,9 @@ class SDEditMSE:
         else:
             shown = rgb
             refined = F.interpolate(refined, size, mode="bilinear", align_corners=False)
-        return self.weight * (shown - refined).square().mean(), {"t_start_ratio": ratio}
+        t = ddim_timesteps(self.num_steps, len(alpha_bar))[sdedit_start(self.num_steps, ratio)]
+        logs = {"t_start_ratio": ratio, "t": t, "weight/novel": self.weight}
+        return self.weight * (shown - refined).square().mean(), logs
 
 
 @dataclass(frozen=True)
@@ -103,4 +105,4 @@ class TextureSDS:
             eps,
             prior.alpha_bar.to(z.device),
         )
-        return self.scale * loss, {"t": t}
+        return self.scale * loss, {"t": t, "weight/novel": self.scale}

@@ -32,6 +32,9 @@ class NvdiffrastMeshRasterizer:
         self._context = dr.RasterizeCudaContext(device=torch.device(device))
 
     def __call__(self, clip: Float[Tensor, "V P 4"], faces: Int[Tensor, "F 3"], size: tuple[int, int]) -> Fragments:
+        if len(faces) == 0:  # which nvdiffrast refuses
+            empty = clip.new_zeros(len(clip), *size, 7, dtype=torch.float32)
+            return Fragments(empty[..., 0].int(), empty[..., 1:3], empty[..., 3:])
         out, derivatives = self._dr.rasterize(
             self._context, clip.float().contiguous(), faces.int().contiguous(), size, grad_db=False
         )

@@ -40,6 +40,8 @@ class MeshScore(ExactScore):
         self._levels: list[Tensor] | None = None
 
     def target(self, reference: Reference | None, cameras: Cameras, background: Tensor) -> Float[Tensor, "B 3 h w"]:
+        if self.mesh.vertices.device != cameras.c2w.device:
+            self.mesh = self.mesh.to(cameras.c2w.device)
         with torch.no_grad():
             views = cameras.resized(self.image_size, self.image_size)
             rgb, _ = render_colours(self.mesh, views, self.rasterizer, background, ssaa=self.ssaa, mips=self._mips())

@@ -32,7 +32,7 @@ class PointPrior(ExactScore):
 
     def target(self, reference: Reference | None, cameras: Cameras, background: Tensor) -> Float[Tensor, "B 3 h w"]:
         if self._target_rgb is not None:
-            picture = self._target_rgb[None].expand(len(cameras), -1, -1, -1)
+            picture = self._target_rgb[None].to(background.device).expand(len(cameras), -1, -1, -1)
         elif reference is not None:
             picture = over(reference.rgba[:1].to(background), background[:, None, None]).permute(0, 3, 1, 2)
         else:

@@ -43,7 +43,6 @@ class SilhouettePrior(MeshScore):
             raise ValueError("prior=silhouette needs input=PICTURE: it inflates that picture")
         if self._source is not reference:
             self.mesh = inflate(reference.rgba[0].cpu(), reference.cameras[:1].to("cpu"), max_depth=self.max_depth)
-            self.mesh = self.mesh.to(reference.rgba.device)
             self._source = reference
         return self.mesh
 

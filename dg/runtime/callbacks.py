@@ -1,11 +1,11 @@
-"""What happens around the steps of stage 1: checkpoints, progress, a clean stop."""
+"""What happens around the steps of a stage: checkpoints, progress, a clean stop."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from dg.io.files import atomic
 from dg.runtime.errors import RunError
 from dg.runtime.logging import console, log
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class StopSignal:
     """Set by the first Ctrl-C or SIGTERM; the second one interrupts at once."""
@@ -31,12 +33,18 @@ class StopSignal:
         if threading.current_thread() is not threading.main_thread():
             yield self  # signals reach the main thread alone
             return
-        old = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
+        old = {s: signal.signal(s, self._receive) for s in SIGNALS}
         try:
             yield self
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
+
+    def take_back(self) -> None:
+        """Undoes that Lightning, once its fit has begun, answers SIGTERM by leaving before the state is kept."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: Any) -> None:
         if self.requested:
@@ -49,10 +57,22 @@ class Checkpoint(L.Callback):
     """Saves the whole state every `every` steps and when asked to stop. A file is complete or absent.
 
     A state that holds a NaN is not saved: the last sound one stays.
+
+    Args:
+        inputs: checksums of the files that the stage started from; a state of other files is no state of this stage.
     """
 
-    def __init__(self, stage: str, iters: int, stop: StopSignal, path: Path | None, every: int) -> None:
+    def __init__(
+        self, stage: str, iters: int, stop: StopSignal, path: Path | None, every: int, inputs: Mapping[str, str]
+    ) -> None:
         self.stage, self.iters, self.stop, self.path, self.every = stage, iters, stop, path, every
+        self.inputs = dict(inputs)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["inputs"] = self.inputs
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.stop.take_back()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
         step = pl_module.step
@@ -77,6 +97,19 @@ class Checkpoint(L.Callback):
         if self.path is not None:
             with atomic(self.path) as temporary:
                 trainer.save_checkpoint(temporary)
+
+
+class GradientNorms(L.Callback):
+    """The norm of each named parameter group's gradient as the optimiser is about to use it, for `report`."""
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
+        norms = {}
+        for group in optimizer.param_groups:
+            gradients = [p.grad for p in group["params"] if p.grad is not None]
+            if "name" in group and gradients:
+                norms[group["name"]] = torch.stack([torch.linalg.vector_norm(g) for g in gradients]).norm()
+        if norms:  # read from a GPU in one go
+            pl_module.grad_norms = dict(zip(norms, torch.stack(list(norms.values())).tolist(), strict=True))
 
 
 class Steps(L.Callback):

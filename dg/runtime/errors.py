@@ -8,18 +8,18 @@ class UserError(Exception):
 
 
 class RunError(Exception):
-    """The run failed for a reason that is understood (a NaN, an empty mesh). One message, no traceback. Exit code 1."""
+    """The run failed for a reason that is understood (a NaN, an empty mesh). One message, no traceback. Exit code 2."""
 
 
 class Interrupted(Exception):
     """Ctrl-C or SIGTERM; the state was kept. Exit code 130."""
 
 
-EXIT_CODES = {UserError: 2, RunError: 1, Interrupted: 130}
+EXIT_CODES = {UserError: 2, RunError: 2, Interrupted: 130}
 
 
 def exit_code(error: BaseException) -> int:
-    """1 for everything that is neither the user's mistake nor an interruption."""
+    """1 for what nobody foresaw; that alone comes with a traceback."""
     if isinstance(error, KeyboardInterrupt):
         return 130
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from dg.io.files import sha256, write_text
+from dg.io.lock import try_lock
 from dg.runtime.errors import UserError
 from dg.runtime.manifest import NAME, Manifest
 
@@ -27,6 +29,8 @@ FILES = ("config.yaml", "metrics.jsonl", "metrics.json", "log.txt", "gaussians.p
 PATTERNS = (*FILES, "coarse.*", "mesh.*", "mesh_*", NAME)
 FOLDERS = ("checkpoints", "views", "csv", "tensorboard", "wandb")
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
+TEXTURE_CHECKPOINT = Path("checkpoints") / "texture.ckpt"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, quota reached, file size limited
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,12 +76,16 @@ def claim(config: Mapping[str, Any]) -> Iterator[tuple[Path, Manifest]]:
     folder = Path(config["outdir"]) / config["name"]
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give another name=")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}; give another outdir=") from error
-    with _lock(folder):
-        yield folder, _enter(folder, config)
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not held.enter_context(try_lock(folder / ".lock")):
+                raise UserError(f"another process is working in {folder}; wait for it or give another name=")
+            manifest = _enter(folder, config)
+        except OSError as error:
+            text = f"cannot write to the folder {folder}: {error.strerror}; give another outdir="
+            raise (no_space(folder) if disk_full(error) else UserError(text)) from error
+        yield folder, manifest
 
 
 def _enter(folder: Path, config: Mapping[str, Any]) -> Manifest:
@@ -88,7 +96,8 @@ def _enter(folder: Path, config: Mapping[str, Any]) -> Manifest:
             raise UserError(
                 f"{folder} holds {strangers[0]} but is no run's folder; give another name= or overwrite=true"
             )
-    occupied = found is not None and ((folder / CHECKPOINT).exists() or any(s.outputs for s in found.stages.values()))
+    states = [path for path in (CHECKPOINT, TEXTURE_CHECKPOINT) if (folder / path).exists()]
+    occupied = found is not None and (bool(states) or any(s.outputs for s in found.stages.values()))
     if occupied and found is not None and found.config_hash != wanted and not config["overwrite"]:
         raise UserError(
             f"{folder} holds the results of another config{_named(folder, config)}; give another name=, "
@@ -100,6 +109,7 @@ def _enter(folder: Path, config: Mapping[str, Any]) -> Manifest:
     goes_on = same and config["resume"] is not False and not config["overwrite"]
     if not goes_on:
         empty(folder)
+    _sweep_up(folder)
     manifest = found if goes_on and found is not None else Manifest(config_hash=wanted)
     write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
     manifest.save(folder)
@@ -127,17 +137,23 @@ def empty(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Released by the system when the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two runs in one folder are not caught there
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another process is working in {folder}; wait for it or give another name=") from None
-        yield
+def _sweep_up(folder: Path) -> None:
+    """Removes what a killed process was writing (`dg.io.files.atomic`)."""
+    for path in [*folder.glob(".tmp-*"), *folder.glob("*/.tmp-*")]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that nothing more can be written."""
+    while error is not None:
+        if (isinstance(error, OSError) and error.errno in FULL) or "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def no_space(folder: Path) -> UserError:
+    return UserError(
+        f"nothing more can be written to {folder}: the disk is full or a quota is reached; free some space and run the "
+        "same command again: what is finished is kept"
+    )

@@ -125,7 +125,8 @@ def prepare(
     plain = compose.resolve(config)
     options.validate(plain, groups, root, compose.profile_keys(config_dir))
     name = options.check_name(plain["name"] if plain["name"] is not None else options.default_name(plain))
-    config.name = options.sweep_name(name, list(swept)) if swept is not None else name
+    apart = swept is not None and getattr(root, "folder_per_job", True)
+    config.name = options.sweep_name(name, list(swept or ())) if apart else name
     return compose.resolve(config)
 
 

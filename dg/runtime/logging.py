@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import warnings
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +62,38 @@ class Collector(logging.Handler):
             self.messages.append(text)
 
 
+class LogFile(logging.FileHandler):
+    """log.txt. Where the disk is full it loses messages in silence: the next file of the run says what is wrong."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):  # what is still in its buffer
+            super().close()
+
+
 @contextmanager
-def logging_to(folder: Path) -> Iterator[Collector]:
-    """While it lasts, `dg`'s messages go to the console and, with everybody else's warnings, to folder/log.txt."""
+def logging_to(folder: Path, quiet: bool = False) -> Iterator[Collector]:
+    """While it lasts, `dg`'s messages go to the console and, with everybody else's warnings, to folder/log.txt.
+
+    May be nested: an evaluation logs around its runs.
+
+    Args:
+        quiet: only warnings reach the console.
+    """
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING if name.startswith("lightning") else logging.ERROR)
     collector = Collector()
-    file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    file = LogFile(folder / "log.txt", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    screen = Screen(logging.INFO)
+    screen = Screen(logging.WARNING if quiet else logging.INFO)
     root = logging.getLogger()
     before, level = root.handlers, root.level  # Hydra's handlers would say everything twice
     root.handlers = [file]
     root.setLevel(logging.INFO)
+    outer = log.handlers
     log.handlers, log.propagate = [screen, collector, file], False
     log.setLevel(logging.INFO)
     with warnings.catch_warnings():
@@ -83,8 +103,8 @@ def logging_to(folder: Path) -> Iterator[Collector]:
         try:
             yield collector
         finally:
-            logging.captureWarnings(False)
-            root.handlers, log.handlers = before, []
+            logging.captureWarnings(bool(outer))
+            root.handlers, log.handlers = before, outer
             root.setLevel(level)
             file.close()
 
@@ -145,12 +165,24 @@ def wandb_logger(
         raise ValueError(f"mode={mode} is not auto, online or offline")
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_CONSOLE", "off")
-    import wandb
     from lightning.pytorch.loggers import WandbLogger
 
     if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+        mode = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+    mode = {"dryrun": "offline"}.get(mode, mode)  # its old name
     Path(save_dir).mkdir(parents=True, exist_ok=True)
-    return WandbLogger(
-        save_dir=save_dir, project=project, name=name, offline=mode != "online", group=group, tags=tags, entity=entity
-    )
+    about = {"group": group, "tags": tags, "entity": entity}
+    # `offline=` would set WANDB_MODE, which wandb no longer reads once it has been asked for the login
+    return WandbLogger(save_dir=save_dir, project=project, name=name, mode=mode, **about)
+
+
+def _logged_in() -> bool:
+    """Whether W&B finds a key without asking for one."""
+    import wandb
+
+    try:
+        return bool(wandb.login(prompt=False, verify=False))
+    except TypeError:  # before `prompt` there was
+        return bool(wandb.api.api_key)
+    except Exception:  # a key that it refuses
+        return False

@@ -27,6 +27,7 @@ OmegaConf.register_new_resolver("repo", lambda path: str(REPOSITORY / path), rep
 class Root:
     """The root keys of conf/train.yaml (there they are described), with their types."""
 
+    folder_per_job: typing.ClassVar[bool] = True  # each job of a multirun gets a folder named after its overrides
     input: str | None
     prompt: str | None
     negative_prompt: str | None
@@ -183,7 +184,20 @@ def default_name(config: Mapping[str, Any]) -> str:
 # Overrides that say nothing about what a job of a sweep computes, or that its base name tells already.
 _UNNAMED = (
     *("input", "prompt", "name", "outdir", "stages", "device", "threads", "resume", "overwrite", "strict"),
-    *("checkpoint_every", "objective", "logger", "trainer", "paths", "preview", "clip", "sweep", "debug", "hydra"),
+    *(
+        "checkpoint_every",
+        "objective",
+        "logger",
+        "trainer",
+        "paths",
+        "preview",
+        "clip",
+        "sweep",
+        "debug",
+        "hydra",
+        "worker",
+        "workers",
+    ),
 )
 
 

@@ -16,13 +16,20 @@ from dg.runtime.callbacks import StopSignal
 from dg.runtime.errors import Interrupted, RunError, UserError
 from dg.runtime.launch import Job
 from dg.runtime.logging import log, logging_to, to_file
+from dg.runtime.media import close_loggers
 from dg.runtime.run import Run
 from dg.runtime.seed import seed_everything
+from dg.runtime.shelf import PriorShelf
+from dg.runtime.similarity import similarity, unmeasured, without_similarity
 from dg.runtime.stage_runners import RUNNERS
 
 
-def run(job: Job) -> float | None:
+def run(job: Job, shelf: PriorShelf | None = None, quiet: bool = False) -> float | None:
     """Runs `job`'s stages in its folder.
+
+    Args:
+        shelf: keeps the prior for the next run.
+        quiet: only warnings reach the console.
 
     Returns:
         The entry of metrics.json that `objective` names, or None.
@@ -33,7 +40,7 @@ def run(job: Job) -> float | None:
     config = job.config
     target = device.resolve(config["device"])
     threads = device.set_threads(config["threads"])
-    with folder.claim(config) as (path, record), logging_to(path) as collector, StopSignal().listening() as stop:
+    with folder.claim(config) as (path, record), logging_to(path, quiet) as collector, StopSignal().listening() as stop:
         record.command, record.overrides, record.status = job.command, job.overrides, "running"
         record.seed, record.device, record.threads = config["seed"], manifest.device_name(target), threads
         record.revision, record.modified = manifest.git_revision()
@@ -42,7 +49,7 @@ def run(job: Job) -> float | None:
         record.save(path)
         start = time.monotonic()
         before = record.seconds
-        current = Run(config, path, record, stop, read_metrics(path))
+        current = Run(config, path, record, stop, read_metrics(path), shelf)
         log.info("%s", path)
         seed_everything(config["seed"])
         try:
@@ -54,13 +61,22 @@ def run(job: Job) -> float | None:
                 raise
             raise known from error
         finally:
+            close_loggers(current, final_mesh(current))
             record.seconds = round(before + time.monotonic() - start, 3)
             record.finished = manifest.now()
             record.warnings = [*record.warnings, *(w for w in collector.messages if w not in record.warnings)]
-            record.save(path)
-            close_loggers(current)
+            _save(current)
         _farewell(current)
         return _objective(current)
+
+
+def _save(run: Run) -> None:
+    """The last writing of the manifest. Where the disk is full, that is said once."""
+    try:
+        run.manifest.save(run.folder)
+    except OSError as error:
+        if run.manifest.status == "done":
+            raise (folder.no_space(run.folder) if folder.disk_full(error) else error) from error
 
 
 def _stages(run: Run) -> None:
@@ -73,7 +89,7 @@ def _stages(run: Run) -> None:
     except RunError:
         _preview(run)  # what there is shows why it failed
         raise
-    if ran or not (run.folder / "metrics.json").exists():
+    if ran or not (run.folder / "metrics.json").exists() or unmeasured(run):
         _preview(run)
 
 
@@ -84,27 +100,26 @@ def _preview(run: Run) -> None:
     from dg.runtime.preview import Subject, write_all
 
     splats = Path(run.config["gaussians"] or run.folder / "gaussians.ply")
-    meshes = [run.folder / f"mesh.{run.config['mesh_format']}", run.folder / "coarse.glb"]
-    mesh = next((m for m in meshes if m.is_file()), None)
-    subject = Subject(
+    mesh = final_mesh(run)
+    subject = Subject.of(
+        run,
         gaussians=activate(read_ply(splats)).to(run.device) if splats.is_file() else None,
         mesh=load_mesh(mesh).to(run.device) if mesh is not None else None,
-        reference=run.reference,
-        raster=run.raster,
-        mesh_raster=run.mesh_raster,
-        radius=run.camera.radius,
-        fovy_deg=run.camera.fovy_deg,
-        elevation_deg=run.config["elevation"],
-        device=run.device,
     )
-    scores = write_all(run.folder, subject, run.part("preview"), _title(run))
-    run.results |= scores
+    run.results |= write_all(run.folder, subject, run.part("preview"), _title(run))
+    run.results = without_similarity(run.results) | similarity(run, subject)
     if subject.gaussians is not None:
         run.results["splats/count"] = len(subject.gaussians)
     if subject.mesh is not None:
         run.results |= {"mesh/vertices": len(subject.mesh.vertices), "mesh/faces": len(subject.mesh.faces)}
     run.results |= {f"seconds/{name}": stage.seconds for name, stage in run.manifest.stages.items()}
     write_json(run.folder / "metrics.json", run.results)
+
+
+def final_mesh(run: Run) -> Path | None:
+    """The best mesh that the run's folder holds."""
+    meshes = (run.folder / f"mesh.{run.config['mesh_format']}", run.folder / "coarse.glb")
+    return next((path for path in meshes if path.is_file()), None)
 
 
 def _title(run: Run) -> str:
@@ -119,27 +134,13 @@ def _title(run: Run) -> str:
     return " · ".join(str(p) for p in parts if p)
 
 
-def close_loggers(run: Run) -> None:
-    """Sends the final numbers and ends W&B's run: the next job of a multirun is another one."""
-    if "loggers" not in vars(run):
-        return
-    numbers = {f"final/{k}": float(v) for k, v in run.results.items() if isinstance(v, (int, float))}
-    for logger in run.loggers:
-        logger.log_metrics(numbers)
-        if hasattr(logger, "log_image") and (run.folder / "overview.png").exists():
-            logger.log_image("overview", [str(run.folder / "overview.png")])
-        logger.finalize("success" if run.manifest.status == "done" else "failed")
-        if type(logger).__name__ == "WandbLogger":
-            import wandb
-
-            wandb.finish()
-
-
 def _recorded(run: Run, error: BaseException) -> BaseException:
     """Writes the failure into manifest and log; returns what to raise."""
     interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
     if isinstance(error, KeyboardInterrupt):
         error = Interrupted("at once; the same command continues from the last checkpoint")
+    if folder.disk_full(error):
+        error = folder.no_space(run.folder)
     run.manifest.status = "interrupted" if interrupted else "failed"
     for stage in run.manifest.stages.values():
         if stage.status == "failed" and interrupted:
@@ -153,9 +154,8 @@ def _recorded(run: Run, error: BaseException) -> BaseException:
 
 
 def _farewell(run: Run) -> None:
-    mesh = run.folder / f"mesh.{run.config['mesh_format']}"
-    candidates = (mesh, *(run.folder / n for n in ("coarse.glb", "gaussians.ply", "zero123_mini.safetensors")))
-    best = next((p for p in candidates if p.exists()), None)
+    others = (run.folder / name for name in ("gaussians.ply", "zero123_mini.safetensors"))
+    best = final_mesh(run) or next((path for path in others if path.exists()), None)
     times = " · ".join(f"{name} {stage.seconds:.1f} s" for name, stage in run.manifest.stages.items())
     log.info("%s  (%s)", best, times)
     if (run.folder / "overview.png").exists():

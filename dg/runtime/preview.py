@@ -22,9 +22,10 @@ from dg.meshraster.render import render_colours
 from dg.meshraster.texture import mip_levels
 from dg.raster.protocol import Rasterizer
 from dg.runtime.logging import log
+from dg.runtime.run import Run
 from dg.types import Cameras, Gaussians, Mesh, Reference
 
-SIDES = {"front": 0.0, "right": 90.0, "back": 180.0, "left": -90.0}
+SIDES = {"front": 0.0, "right": 90.0, "back": 180.0, "left": 270.0}
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,18 @@ class PreviewOptions:
     size: side of every picture in pixels.
     azimuths: how many views go into views/; 0 leaves them and the overview out.
     turntable_frames: of one turn; 0 leaves the video out.
+    log_every: steps between the renders that W&B and TensorBoard get while a stage runs; 0: none.
     """
 
     size: int = 256
     azimuths: int = 8
     turntable_frames: int = 36
     turntable_fps: int = 12
+    log_every: int = 100
 
     def __post_init__(self) -> None:
-        if self.size < 16 or self.azimuths < 0 or self.turntable_frames < 0 or self.turntable_fps < 1:
+        counts = (self.azimuths, self.turntable_frames, self.log_every)
+        if self.size < 16 or min(counts) < 0 or self.turntable_fps < 1:
             raise ValueError("size must be at least 16, turntable_fps at least 1, and no count negative")
 
 
@@ -58,6 +62,20 @@ class Subject:
     fovy_deg: float
     elevation_deg: float
     device: torch.device
+
+    @staticmethod
+    def of(run: Run, gaussians: Gaussians | None, mesh: Mesh | None) -> Subject:
+        return Subject(
+            gaussians=gaussians,
+            mesh=mesh,
+            reference=run.reference,
+            raster=run.raster,
+            mesh_raster=run.mesh_raster,
+            radius=run.camera.radius,
+            fovy_deg=run.camera.fovy_deg,
+            elevation_deg=run.config["elevation"],
+            device=run.device,
+        )
 
     def cameras(self, azimuths_deg: list[float], size: int) -> Cameras:
         views = orbit(self.elevation_deg, azimuths_deg, self.radius, fovy_deg=self.fovy_deg, height=size)
@@ -106,32 +124,40 @@ def reference_scores(subject: Subject) -> dict[str, float]:
     return scores
 
 
-def write_views(folder: Path, subject: Subject, options: PreviewOptions) -> None:
-    """views/{splats,mesh}_AZIMUTH.png, with alpha."""
-    azimuths = [360.0 * i / options.azimuths for i in range(options.azimuths)]
+Pictures = dict[str, dict[float, Float[Tensor, "H W 4"]]]  # by kind and azimuth; on white, with alpha
+
+
+def around(subject: Subject, options: PreviewOptions) -> Pictures:
+    """Every picture of views/ and of the overview, each rendered once."""
+    azimuths = sorted({360.0 * i / options.azimuths for i in range(options.azimuths)} | set(SIDES.values()))
     cameras = subject.cameras(azimuths, options.size)
-    for kind, render in subject.kinds.items():
-        for azimuth, picture in zip(azimuths, render(cameras), strict=True):
+    return {kind: dict(zip(azimuths, render(cameras), strict=True)) for kind, render in subject.kinds.items()}
+
+
+def write_views(folder: Path, pictures: Pictures, azimuths: int) -> None:
+    """views/{splats,mesh}_AZIMUTH.png, with alpha."""
+    for kind, by_azimuth in pictures.items():
+        for azimuth in (360.0 * i / azimuths for i in range(azimuths)):
+            picture = by_azimuth[azimuth]
             alpha = picture[..., 3:]
             colour = ((picture[..., :3] - (1 - alpha)) / alpha.clamp_min(1e-4)).clamp(0, 1)  # take the white out again
             write_png(folder / "views" / f"{kind}_{azimuth:03.0f}.png", torch.cat([colour, alpha], -1))
 
 
 def write_overview(
-    folder: Path, subject: Subject, options: PreviewOptions, title: str, scores: dict[str, float]
+    folder: Path, subject: Subject, pictures: Pictures, tile: int, title: str, scores: dict[str, float]
 ) -> None:
-    cameras = subject.cameras(list(SIDES.values()), options.size)
     rows = []
-    for kind, render in subject.kinds.items():
+    for kind, by_azimuth in pictures.items():
         count = len(subject.gaussians) if kind == "splats" else len(subject.mesh.faces)
         fact = f"{count:,} {'Gaussians' if kind == 'splats' else 'faces'}"
         if f"{kind}/psnr_ref" in scores:
             fact += f" · reference: {scores[f'{kind}/psnr_ref']:.1f} dB, IoU {scores[f'{kind}/iou_ref']:.2f}"
-        rows.append(Row(kind, fact, list(render(cameras)[..., :3])))
+        rows.append(Row(kind, fact, [by_azimuth[azimuth][..., :3] for azimuth in SIDES.values()]))
     source = None
     if subject.reference is not None:
         source = over(subject.reference.rgba[0].cpu())
-    write_png(folder / "overview.png", overview(title, list(SIDES), rows, source, options.size))
+    write_png(folder / "overview.png", overview(title, list(SIDES), rows, source, tile))
 
 
 def write_turntable(folder: Path, subject: Subject, options: PreviewOptions) -> None:
@@ -154,8 +180,9 @@ def write_all(folder: Path, subject: Subject, options: PreviewOptions, title: st
         return {}
     scores = reference_scores(subject)
     if options.azimuths:
-        write_views(folder, subject, options)
-        write_overview(folder, subject, options, title, scores)
+        pictures = around(subject, options)
+        write_views(folder, pictures, options.azimuths)
+        write_overview(folder, subject, pictures, options.size, title, scores)
     if options.turntable_frames:
         write_turntable(folder, subject, options)
     return scores

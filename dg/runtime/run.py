@@ -18,6 +18,7 @@ from dg.runtime.callbacks import StopSignal
 from dg.runtime.errors import UserError
 from dg.runtime.logging import log
 from dg.runtime.manifest import Manifest, StageRecord, peak_memory_mb
+from dg.runtime.shelf import PriorShelf
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Run:
     manifest: Manifest
     stop: StopSignal
     results: dict[str, Any] = field(default_factory=dict)  # what metrics.json gets
+    shelf: PriorShelf | None = None  # where a prior outlives the run
 
     def part(self, group: str, **given: Any) -> Any:
         """Builds the component of a config group. Values without effect become warnings, errors with strict=true."""
@@ -55,8 +57,11 @@ class Run:
 
     @cached_property
     def prior(self) -> Any:
-        prior = self.part("prior")
-        return prior.to(self.device) if hasattr(prior, "to") else prior
+        def build_it() -> Any:
+            prior = self.part("prior")
+            return prior.to(self.device) if hasattr(prior, "to") else prior
+
+        return build_it() if self.shelf is None else self.shelf.get(self.config["prior"], str(self.device), build_it)
 
     @cached_property
     def loggers(self) -> list[Any]:
@@ -84,7 +89,7 @@ class Run:
                 size=self.config["task"]["reference_size"],
             )
         except (ValueError, OSError) as error:
-            raise UserError(f"input={path}: {error}") from error
+            raise UserError(f"input={path}: {str(error).removeprefix(f'{path}: ')}") from error  # named once
 
     def source(self, key: str, default: str, stage: str) -> Path:
         """The file a stage starts from: what the user gave, else what the stage before left in the folder."""

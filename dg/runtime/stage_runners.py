@@ -9,7 +9,7 @@ from typing import Any
 
 from dg.core.rng import generator
 from dg.runtime.errors import RunError, UserError
-from dg.runtime.folder import CHECKPOINT
+from dg.runtime.folder import CHECKPOINT, TEXTURE_CHECKPOINT
 from dg.runtime.logging import log
 from dg.runtime.run import Run
 
@@ -128,7 +128,7 @@ def _refine(run: Run, source: Path) -> list[Path]:
             seed=run.config["seed"],
             elevation_deg=run.config["elevation"],
         )
-        fit(run, stage, "texture", iters)
+        fit(run, stage, "texture", iters, run.folder / TEXTURE_CHECKPOINT)
         made = stage.mesh().to("cpu")
     else:
         log.info("texture: refine=none keeps the back-projected one")

@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Sampler
 
 from dg.core import optim_edit
 from dg.core.camera import spherical
@@ -27,8 +27,8 @@ from dg.stages.views import OrbitSampler, RandomBackground
 from dg.types import Reference, Render
 
 
-class _StepNumbers(IterableDataset):
-    """Yields start + 1 .. iters. Its length stays `iters`: a resumed Lightning loop counts the steps already taken."""
+class _From(Sampler[int]):
+    """Indices start .. iters - 1. Its length stays `iters`: a resumed Lightning loop counts the steps already taken."""
 
     def __init__(self, iters: int, start: int) -> None:
         self.iters, self.start = iters, start
@@ -37,12 +37,15 @@ class _StepNumbers(IterableDataset):
         return self.iters
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start + 1, self.iters + 1))
+        return iter(range(self.start, self.iters))
 
 
 def steps(iters: int, start: int = 0) -> DataLoader:
-    """The loader of one run: the step numbers start + 1 .. iters, since optimising one scene has no data set."""
-    return DataLoader(_StepNumbers(iters, start), batch_size=None)
+    """The loader of one run: the step numbers start + 1 .. iters, since optimising one scene has no data set.
+
+    Not an IterableDataset: Lightning warns about every one that has a length.
+    """
+    return DataLoader(range(1, iters + 1), batch_size=None, sampler=_From(iters, start))
 
 
 class GaussianStage(L.LightningModule):
@@ -114,7 +117,8 @@ class GaussianStage(L.LightningModule):
         counts = self._densify(optimizer.optimizer)
         logs |= {f"loss/{name}": value.detach() for name, value in known.items()}
         logs |= {"loss/score": score.detach(), "loss/total": total.detach(), "num_gaussians": len(self.stats.count)}
-        logs |= {"lr/means": lr} | counts
+        logs |= {"weight/score": self.distill.weight, "lr/means": lr} | counts
+        logs |= {f"weight/{name}": loss.weight_at(frac) for name, loss in self.losses.items()}
         self.logged = report(self, self.step, logs, "train")
 
     def on_train_end(self) -> None:

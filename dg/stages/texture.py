@@ -116,10 +116,19 @@ class TextureStage(L.LightningModule):
         novel, logs = self._novel_view_loss(frac)
         total = known + novel
         if not torch.isfinite(total):
-            raise FloatingPointError(f"stage texture, step {self.step}: the loss is not finite; lower refine.lr")
+            raise FloatingPointError(
+                f"stage texture, step {self.step}: the loss is not finite; the state before the step is kept. "
+                "Lower refine.lr or the loss weights (refine.*)"
+            )
         self.manual_backward(total)
+        if self.logits.grad is not None and not torch.isfinite(self.logits.grad).all():
+            raise FloatingPointError(
+                f"stage texture, step {self.step}: the gradient of the texture's logits is not finite; "
+                "the state before the step is kept. Lower refine.lr or the loss weights (refine.*)"
+            )
         optimizer.step()
         logs |= {"loss/known": known.detach(), "loss/novel": novel.detach(), "loss/total": total.detach()}
+        logs |= {"weight/known": self.options.reference_weight, "resolution": self.options.size}
         self.logged = report(self, self.step, logs, "refine")
 
     def _render(self, cameras: Cameras, background: Tensor, ssaa: float) -> tuple[Tensor, MeshRender]:
@@ -164,3 +173,10 @@ class TextureStage(L.LightningModule):
         noise = generator(self.seed, "refine/noise", self.step)
         loss, logs = self.options.loss(rgb.permute(0, 3, 1, 2), self.prior, condition, noise, frac)
         return loss, logs | {"ssaa": ssaa}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning keeps the logits and Adam; the draws need nothing but the step."""
+        checkpoint["texture_stage"] = {"step": self.step}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.step = checkpoint["texture_stage"]["step"]

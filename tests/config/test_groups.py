@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from dg.runtime import compose, launch, options
 from dg.runtime.build import check
 from dg.runtime.errors import UserError
+from dg.runtime.evaluation.options import EvaluateRoot
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
@@ -30,14 +32,15 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def composed(picture: Path, *overrides: str) -> dict[str, Any]:
+def composed(picture: Path, *overrides: str, script: str = "train") -> dict[str, Any]:
     given = [] if any(o.startswith("input=") for o in overrides) else [f"input={picture}"]
-    return launch.prepare(compose.compose(CONF, "train", [*given, *overrides]), CONF)
+    root = {"train": options.Root, "evaluate": EvaluateRoot}[script]
+    return launch.prepare(compose.compose(CONF, script, [*given, *overrides]), CONF, None, root)
 
 
-def is_base(group: str, option: str) -> bool:
-    """A file that others inherit from; it names no component itself."""
-    return (yaml.safe_load((CONF / group / f"{option}.yaml").read_text()) or {}).get("_target_") == "???"
+def is_base(option: str) -> bool:
+    """A file that others inherit from; it leaves a part to them."""
+    return option.startswith("_")
 
 
 def mandatory(group: str, option: str, picture: Path) -> list[str]:
@@ -51,28 +54,29 @@ def mandatory(group: str, option: str, picture: Path) -> list[str]:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=["/".join(o) for o in OPTIONS])
 def test_option_composes_and_fits_its_constructor(group: str, option: str, picture: Path) -> None:
-    override = f"{'+' if group not in _defaults() else ''}{group}={option}"
-    if is_base(group, option):
+    override, script = f"{group}={option}", "train" if group in _defaults() else "evaluate"
+    if is_base(option):
         with pytest.raises(UserError, match=f"{group}.*has no value"):
             composed(picture, override)
         return
-    config = composed(picture, override, *mandatory(group, option, picture))
+    config = composed(picture, override, *mandatory(group, option, picture), script=script)
     for key in GROUPS:
         check(config.get(key), key)
 
 
-def _defaults() -> dict[str, Any]:
-    listed = yaml.safe_load((CONF / "train.yaml").read_text())["defaults"]
+def _defaults(script: str = "train") -> dict[str, Any]:
+    listed = yaml.safe_load((CONF / f"{script}.yaml").read_text())["defaults"]
     return {k: v for entry in listed if isinstance(entry, dict) for k, v in entry.items() if "override" not in k}
 
 
 def test_every_group_is_in_the_defaults_list() -> None:
-    assert set(_defaults()) == set(GROUPS)
+    assert set(_defaults()) | set(_defaults("evaluate")) == set(GROUPS)
+    assert set(_defaults("evaluate")) == {"protocol"}
 
 
 def test_root_keys_are_described_once(picture: Path) -> None:
     config = composed(picture)
-    assert set(config) - set(GROUPS) == set(options.Root.__dataclass_fields__)
+    assert set(config) - set(GROUPS) == {field.name for field in fields(options.Root)}
     text = (CONF / "train.yaml").read_text()
     documented = {
         "input",
@@ -144,6 +148,13 @@ def test_an_ablation_beats_an_experiment(tmp_path: Path, picture: Path) -> None:
     assert plain["iters"] == 77
     assert plain["anneal"]["_target_"] == "dg.core.schedule.UniformAnneal"
     assert plain["densify"]["_target_"] == "dg.core.densify.NoDensity"
+
+
+def test_losses_of_stage_2_share_their_frame_and_stay_apart(picture: Path) -> None:
+    mse, sds = composed(picture, "refine=mse")["refine"], composed(picture, "refine=sds")["refine"]
+    assert {k: v for k, v in mse.items() if k != "loss"} == {k: v for k, v in sds.items() if k != "loss"}
+    assert len(mse) == 9 and set(mse["loss"]) & set(sds["loss"]) == {"_target_"}
+    assert composed(picture, "refine=none")["refine"] == {}
 
 
 def test_loggers_compose(picture: Path) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +17,19 @@ import yaml
 from dg.io.images import read_png
 from dg.io.mesh import load_mesh
 from dg.io.ply import read_ply
-from dg.runtime import compose, launch
 from dg.runtime.callbacks import Steps
 from dg.runtime.errors import Interrupted, RunError, UserError
 from dg.runtime.manifest import Manifest
+from tests.runs import BARE, FAST, run, series
 
 ROOT = Path(__file__).resolve().parents[2]
-FAST = ("debug=fast", "threads=1", "device=cpu")
 DENSIFY = ("densify.start=2", "densify.interval=2")
-BARE = (*FAST, "preview.azimuths=0", "preview.turntable_frames=0")
 
 
 def cli(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "train.py"), *arguments]
     environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def run(folder: Path, overrides: Sequence[str]) -> Path:
-    """A job in this process; raises what the job raises."""
-    from dg.runtime.pipeline import run as pipeline
-
-    config = compose.compose(ROOT / "conf", "train", [f"outdir={folder}", *overrides])
-    plain = launch.prepare(config, ROOT / "conf")
-    pipeline(launch.Job(plain, "test", list(overrides)))
-    return folder / plain["name"]
-
-
-def series(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +180,68 @@ def test_ctrl_c_keeps_the_state_and_the_result_is_as_if_nothing_happened(
     assert Manifest.load(folder).sessions == 2
 
 
+class Killed(BaseException):
+    """As if the process ended here: nothing in the code expects it."""
+
+
+def test_a_texture_stage_that_was_cut_off_ends_as_the_unbroken_one(
+    tmp_path: Path, finished: tuple[Path, subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (made,) = (finished[0] / "outputs").iterdir()
+    wanted = [*BARE, "prior=point", "stages=[texture]", f"mesh_file={made / 'coarse.glb'}", "refine.size=64"]
+    wanted += ["iters_refine=8", "checkpoint_every=3"]
+    whole = run(tmp_path / "whole", wanted)
+    after = Steps.on_train_batch_end
+
+    def at(step: int, act: Any) -> None:
+        def hook(self: Steps, trainer: Any, module: Any, *rest: Any) -> None:
+            after(self, trainer, module, *rest)
+            if module.step == step:
+                act()
+
+        monkeypatch.setattr(Steps, "on_train_batch_end", hook)
+
+    def die() -> None:
+        raise Killed
+
+    at(5, die)  # two steps after the state was kept
+    with pytest.raises(Killed):
+        run(tmp_path / "broken", wanted)
+    at(6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted, match=r"in stage texture after step 7 of 8; the same command continues from there"):
+        run(tmp_path / "broken", wanted)
+    folder = tmp_path / "broken" / whole.name
+    assert [row["step"] for row in series(folder)] == [1, 2, 3, 4, 5, 6, 7]
+    at(0, die)
+    run(tmp_path / "broken", wanted)
+    assert (folder / "mesh.glb").read_bytes() == (whole / "mesh.glb").read_bytes()
+    assert series(folder) == series(whole)
+    assert "going on after step 3 of 8" in (folder / "log.txt").read_text()
+    assert "going on after step 7 of 8" in (folder / "log.txt").read_text()
+
+
+def test_the_state_of_another_mesh_is_not_taken_up(
+    tmp_path: Path, finished: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
+    (made,) = (finished[0] / "outputs").iterdir()
+    wanted = [*BARE, "prior=point", "stages=[texture]", "refine.size=64", "iters_refine=4", "checkpoint_every=3"]
+    own = run(tmp_path, [*wanted, f"mesh_file={made / 'coarse.glb'}", "name=own"])
+    inputs = torch.load(own / "checkpoints" / "texture.ckpt", weights_only=False)["inputs"]
+    assert list(inputs) == ["coarse.glb"] and inputs == Manifest.load(own).stages["texture"].inputs
+    state = torch.load(own / "checkpoints" / "texture.ckpt", weights_only=False)
+    torch.save(state | {"inputs": {"coarse.glb": "another"}}, own / "checkpoints" / "texture.ckpt")
+    before = (own / "mesh.glb").read_bytes()
+    (own / "mesh.glb").unlink()
+    run(tmp_path, [*wanted, f"mesh_file={made / 'coarse.glb'}", "name=own"])
+    assert (own / "mesh.glb").read_bytes() == before
+    assert "belongs to another input file: the stage begins again" in (own / "log.txt").read_text()
+    (own / "mesh.glb").unlink()
+    (own / "checkpoints" / "texture.ckpt").write_bytes(b"half a file")
+    run(tmp_path, [*wanted, f"mesh_file={made / 'coarse.glb'}", "name=own"])
+    assert (own / "mesh.glb").read_bytes() == before
+    assert "cannot be read" in (own / "log.txt").read_text()
+
+
 def test_a_nan_stops_the_run_and_names_the_tensor(tmp_path: Path) -> None:
     wanted = [*BARE, "stages=[gaussians]", "optim.log_scales=1e30", "checkpoint_every=1"]
     with pytest.raises(RunError, match=r"stage gaussians, step 1: scales is not finite"):
@@ -237,11 +282,3 @@ def test_values_without_effect_warn_and_are_errors_when_strict(tmp_path: Path) -
     assert any("densify" in w and "100" in w for w in Manifest.load(folder).warnings)
     with pytest.raises(UserError, match=r"densify.*strict=true"):
         run(tmp_path, [*wanted, "name=strict", "strict=true"])
-
-
-def test_loggers_write_into_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    folder = run(tmp_path, [*BARE, "stages=[gaussians]", "iters=2", "logger=[csv,wandb]"])
-    (table,) = folder.glob("csv/**/metrics.csv")
-    assert "train/loss/total" in table.read_text().splitlines()[0]
-    assert len(list(folder.glob("wandb/offline-run-*"))) == 1

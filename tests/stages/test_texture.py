@@ -1,5 +1,7 @@
 """Stage 2 on a small mesh with an oracle."""
 
+from dataclasses import replace
+
 import lightning as L
 import pytest
 import torch
@@ -33,8 +35,8 @@ def error(mesh: Mesh, truth: Mesh) -> float:
     )
 
 
-def refine(mesh: Mesh, truth: Mesh, iters: int = 25, reference=None, **options) -> TextureStage:
-    stage = TextureStage(
+def stage_of(mesh: Mesh, truth: Mesh, iters: int = 25, reference=None, **options) -> TextureStage:
+    return TextureStage(
         mesh=mesh,
         reference=reference,
         prompt=None,
@@ -45,8 +47,16 @@ def refine(mesh: Mesh, truth: Mesh, iters: int = 25, reference=None, **options) 
         iters=iters,
         seed=0,
     )
+
+
+def trainer(max_steps: int) -> L.Trainer:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    L.Trainer(accelerator="cpu", max_epochs=1, enable_checkpointing=False, **quiet).fit(stage, steps(iters))
+    return L.Trainer(accelerator="cpu", max_epochs=-1, max_steps=max_steps, enable_checkpointing=False, **quiet)
+
+
+def refine(mesh: Mesh, truth: Mesh, iters: int = 25, reference=None, **options) -> TextureStage:
+    stage = stage_of(mesh, truth, iters, reference, **options)
+    trainer(iters).fit(stage, steps(iters))
     return stage
 
 
@@ -107,3 +117,39 @@ def test_a_mesh_without_texture_is_refused():
     mesh = ball(picture(0))
     with pytest.raises(ValueError, match="needs a mesh with uv"):
         refine(Mesh(mesh.vertices, mesh.faces), mesh)
+
+
+def test_an_interrupted_stage_ends_as_the_unbroken_one_bit_for_bit(tmp_path):
+    truth, spoiled = ball(picture(0)), ball(picture(1))
+    whole = refine(spoiled, truth, iters=9)
+    first = trainer(4)
+    first.fit(stage_of(spoiled, truth, 9), steps(9))
+    first.save_checkpoint(tmp_path / "texture.ckpt")
+    second = stage_of(spoiled, truth, 9)
+    trainer(9).fit(second, steps(9, 4), ckpt_path=tmp_path / "texture.ckpt", weights_only=False)
+    assert second.step == 9
+    assert torch.equal(second.logits, whole.logits)
+    moments, wanted = (s.optimizers().optimizer.state_dict()["state"][0] for s in (second, whole))
+    assert all(torch.equal(moments[key], wanted[key]) for key in ("step", "exp_avg", "exp_avg_sq"))
+    forgetful = refine(replace(spoiled, texture=first.lightning_module.mesh().texture), truth, iters=9)
+    assert not torch.equal(
+        forgetful.logits, whole.logits
+    )  # the state matters: a restart from its texture ends elsewhere
+
+
+def test_a_gradient_that_is_not_finite_is_named_and_changes_nothing():
+    truth = ball(picture(0))
+
+    def explodes(rgb, prior, condition, draw, frac):
+        assert frac <= 0.5
+        loss = (rgb * 0).sum().sqrt() if frac == 0.5 else rgb.mean()  # the derivative of sqrt at 0 is infinite
+        return loss, {}
+
+    stage = stage_of(truth, truth, 6, loss=explodes)
+    with pytest.raises(FloatingPointError, match=r"stage texture, step 3: the gradient of the texture's logits is not"):
+        trainer(6).fit(stage, steps(6))
+    assert torch.equal(stage.logits, refine(truth, truth, 2, loss=explodes_never).logits)
+
+
+def explodes_never(rgb, prior, condition, draw, frac):
+    return rgb.mean(), {}

@@ -203,6 +203,30 @@ def test_rembg_is_used_where_its_weights_are_local(monkeypatch, tmp_path):
     matting.rembg_session.cache_clear()
 
 
+@pytest.mark.parametrize(
+    "error", [SystemExit(1), RuntimeError("INVALID_PROTOBUF\nfailed"), ImportError("no jsonschema")]
+)
+def test_a_rembg_that_does_not_work_is_said_and_replaced(error, monkeypatch, tmp_path, caplog):
+    fake = types.ModuleType("rembg")
+    fake.__spec__ = __import__("importlib.machinery", fromlist=["ModuleSpec"]).ModuleSpec("rembg", None)
+
+    def fails(name):
+        raise error
+
+    fake.new_session = fails
+    monkeypatch.setitem(sys.modules, "rembg", fake)
+    monkeypatch.setenv("U2NET_HOME", str(tmp_path))
+    monkeypatch.setenv("MODEL_CHECKSUM_DISABLED", "1")
+    (tmp_path / "u2net.onnx").write_bytes(b"damaged")
+    matting.rembg_session.cache_clear()
+    object_ = shape()
+    with caplog.at_level(logging.WARNING, "dg"):
+        alpha, how = remove_background(composed(object_, np.float32([0.9, 0.9, 0.9])))
+    assert how == "GrabCut" and iou(alpha, object_[..., 3]) > 0.9
+    (warning,) = [r.getMessage() for r in caplog.records if "rembg" in r.getMessage()]
+    assert "GrabCut instead" in warning and "\n" not in warning
+
+
 def test_robust_fit_ignores_a_third_of_outliers():
     A = basis(40, 40).reshape(-1, 10)
     rng = np.random.default_rng(0)

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
+import signal
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 
 from dg.core.camera import orbit
 from dg.core.gaussians import activate, ball
 from dg.core.rng import generator
+from dg.io.images import read_png
 from dg.meshraster.cpu import CpuMeshRasterizer
 from dg.raster.numba_cpu import NumbaRasterizer
 from dg.runtime import device
+from dg.runtime.callbacks import GradientNorms, StopSignal
 from dg.runtime.errors import Interrupted, RunError, UserError, exit_code
+from dg.runtime.folder import disk_full
 from dg.runtime.logging import jsonl_logger, log, logging_to, truncate_series
 from dg.runtime.manifest import git_revision, versions
-from dg.runtime.preview import Subject, reference_scores
+from dg.runtime.preview import PreviewOptions, Subject, reference_scores, write_all
 from dg.runtime.stage_runners import flat
-from dg.types import Reference
+from dg.stages.gaussians import steps
+from dg.types import Cameras, Gaussians, Reference, Render
 
 
 def test_exit_codes() -> None:
     errors = [UserError(), RunError(), Interrupted(), KeyboardInterrupt(), ValueError()]
-    assert [exit_code(e) for e in errors] == [2, 1, 130, 130, 1]
+    assert [exit_code(e) for e in errors] == [2, 2, 130, 130, 1]
 
 
 def test_series_goes_on_where_the_checkpoint_is(tmp_path: Path) -> None:
@@ -107,3 +116,78 @@ def test_scores_of_a_picture_of_itself_are_perfect_and_fall_when_it_is_moved() -
     assert same["splats/psnr_ref"] > 60 and same["splats/iou_ref"] == 1
     assert moved["splats/psnr_ref"] < 25 and 0.5 < moved["splats/iou_ref"] < 0.9
     assert reference_scores(blank)["splats/iou_ref"] == 0
+
+
+def test_a_terminal_signal_is_taken_back_from_lightning() -> None:
+    stop = StopSignal()
+    with stop.listening():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as a library might
+        stop.take_back()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_the_loader_of_steps_warns_of_nothing_and_counts_the_steps_taken() -> None:
+    from lightning.pytorch.utilities.data import has_len_all_ranks  # where Lightning complains of iterable data sets
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loader = steps(7, 3)
+        assert list(loader) == [4, 5, 6, 7] and len(loader) == 7
+        trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        assert has_len_all_ranks(loader, trainer.strategy)
+
+
+def test_norms_of_gradients_by_group() -> None:
+    a, b, c = (torch.nn.Parameter(torch.zeros(n)) for n in (2, 3, 4))
+    a.grad, b.grad = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0, 0.0])
+    groups = [{"name": "both", "params": [a, b]}, {"name": "b", "params": [b]}, {"name": "none", "params": [c]}]
+    module = SimpleNamespace()
+    GradientNorms().on_before_optimizer_step(None, module, SimpleNamespace(param_groups=groups))
+    assert module.grad_norms == {"both": pytest.approx(5.0), "b": pytest.approx(4.0)}
+
+
+def test_what_counts_as_a_full_disk() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    try:
+        try:
+            raise full
+        except OSError as error:
+            raise RuntimeError("cannot save") from error
+    except RuntimeError as error:
+        assert disk_full(error)
+    assert disk_full(full) and disk_full(OSError(errno.EDQUOT, "quota"))
+    assert disk_full(RuntimeError("IoError: No space left on device (os error 28)"))  # as safetensors says it
+    assert not disk_full(FileNotFoundError(errno.ENOENT, "nothing")) and not disk_full(None)
+
+
+def test_overview_and_views_are_rendered_once(tmp_path: Path) -> None:
+    splats = activate(ball(generator(0, "test"), num_points=50, radius=0.4, opacity=0.9))
+    calls: list[int] = []
+
+    class Counting(NumbaRasterizer):
+        def __call__(self, gaussians: Gaussians, cameras: Cameras, background: torch.Tensor) -> Render:
+            calls.append(len(cameras))
+            return super().__call__(gaussians, cameras, background)
+
+    subject = Subject(splats, None, None, Counting(), CpuMeshRasterizer(), 2.0, 49.1, 0.0, torch.device("cpu"))
+    write_all(tmp_path / "eight", subject, PreviewOptions(size=32, azimuths=8, turntable_frames=0), "title")
+    assert calls == [8]
+    assert len(list((tmp_path / "eight" / "views").iterdir())) == 8
+    calls.clear()
+    write_all(tmp_path / "three", subject, PreviewOptions(size=32, azimuths=3, turntable_frames=0), "title")
+    assert calls == [6]  # 0, 90, 120, 180, 240, 270: three views, four sides
+    assert sorted(p.name for p in (tmp_path / "three" / "views").iterdir()) == [
+        f"splats_{a}.png" for a in ("000", "120", "240")
+    ]
+    sheet, view = (
+        read_png(tmp_path / "eight" / "overview.png"),
+        read_png(tmp_path / "eight" / "views" / "splats_090.png"),
+    )
+    shown = view[..., :3] * view[..., 3:] + 1 - view[..., 3:]
+    cells = sheet.unfold(0, 32, 1).unfold(1, 32, 1).permute(0, 1, 3, 4, 2)  # every place where a tile could stand
+    inner = (cells[..., 1:-1, 1:-1, :] - shown[1:-1, 1:-1]).abs().amax((2, 3, 4))
+    assert (inner < 0.02).sum() == 1  # the right side stands where it belongs, once
