@@ -43,7 +43,13 @@ def read_parts(path: Path) -> list[Part]:
     except Exception as error:  # trimesh raises whatever its parsers do
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path} is damaged or cut off, make it again; reading it stopped at {reason}") from error
-    linear = _linear_vertex_colours(path)
+    gltf = _gltf(path)
+    if "KHR_mesh_quantization" in gltf.get("extensionsUsed", ()):  # trimesh takes its integers for positions
+        raise ValueError(
+            f"{path} has quantised positions (KHR_mesh_quantization), which would be read at a wrong size; "
+            "export it without, or undo it with `gltf-transform dequantize`"
+        )
+    linear = _linear_vertex_colours(gltf)
     parts = []
     for node in scene.graph.nodes_geometry:
         transform, name = scene.graph[node]
@@ -164,14 +170,19 @@ def _srgb_bytes(rgb: np.ndarray, linear: bool) -> np.ndarray:
     return _srgb_from_linear(values) if linear else values
 
 
-def _linear_vertex_colours(path: Path) -> bool:
-    """glTF's vertex colours are linear by specification, but trimesh, a common writer, stores them as displayed."""
+def _gltf(path: Path) -> dict[str, Any]:
+    """The JSON of a glTF file; {} for other formats."""
     if path.suffix.lower() not in (".glb", ".gltf"):
-        return False
+        return {}
     data = path.read_bytes()
     if data[:4] == b"glTF":
         data = data[20 : 20 + int.from_bytes(data[12:16], "little")]
-    return "trimesh" not in str(json.loads(data).get("asset", {}).get("generator", ""))
+    return json.loads(data)
+
+
+def _linear_vertex_colours(gltf: dict[str, Any]) -> bool:
+    """glTF's vertex colours are linear by specification, but trimesh, a common writer, stores them as displayed."""
+    return bool(gltf) and "trimesh" not in str(gltf.get("asset", {}).get("generator", ""))
 
 
 def _srgb_from_linear(x: np.ndarray) -> np.ndarray:

@@ -103,7 +103,7 @@ def logging_to(folder: Path, quiet: bool = False) -> Iterator[Collector]:
         try:
             yield collector
         finally:
-            logging.captureWarnings(bool(outer))
+            logging.captureWarnings(any(isinstance(handler, LogFile) for handler in outer))
             root.handlers, log.handlers = before, outer
             root.setLevel(level)
             file.close()

@@ -166,3 +166,11 @@ def test_of_two_records_of_a_case_the_later_one_counts():
     again = [replace(r, failure=None) for r in again]
     for order in (found + again, again + found):
         assert row(build(order, headline=HEADLINE), NASTY).cells["psnr_db"].value.mean == 50.0
+
+
+def test_only_the_newest_config_of_a_method_counts() -> None:
+    one = replace(records()[0], seed=0, failure=None, scores={"psnr_db": 10.0})
+    old = [replace(one, item=item, config="1", finished="2026-01-01") for item in "ab"]
+    new = replace(one, item="a", config="2", finished="2026-01-02", scores={"psnr_db": 30.0})
+    assert collect(old).values((one.method, one.stage), "psnr_db") == {"a": {0: 10.0}, "b": {0: 10.0}}
+    assert collect([*old, new]).values((one.method, one.stage), "psnr_db") == {"a": {0: 30.0}}

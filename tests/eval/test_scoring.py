@@ -283,3 +283,34 @@ def test_the_front_view_is_the_input(item):
     rgba = truths.input_of(item, 64)
     source = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
     assert found["input_psnr_db"] == pytest.approx(float(psnr(rgb, source[None])), abs=1e-3)
+
+
+def test_lengths_are_in_units_of_the_truth(item, folder):
+    mesh = load_mesh(item.truth)
+    save_mesh(lump.scaled(mesh, 0.95), folder / "less.glb")
+    save_mesh(lump.scaled(mesh, 3), folder / "truth3.glb")
+    save_mesh(lump.scaled(mesh, 3 * 0.95), folder / "less3.glb")
+    shapes = replace(FEW, metrics=("chamfer", "f_score@0.02", "normal_consistency", "volume_iou"), headline=())
+    bare = replace(item, image=None)
+    small = score(Result(mesh=folder / "less.glb"), bare, shapes, lump.RASTER).values
+    large = score(Result(mesh=folder / "less3.glb"), replace(bare, truth=folder / "truth3.glb"), shapes, lump.RASTER)
+    assert large.values == pytest.approx(small, abs=2e-3)
+    assert 0.01 < small["chamfer/unaligned"] < 0.03
+
+
+def test_no_result_is_given_less_than_a_failure(item, folder):
+    mesh = load_mesh(item.truth)
+    save_mesh(replace(mesh, vertices=mesh.vertices + 40), folder / "lost.glb")
+    found = score(Result(mesh=folder / "lost.glb"), item, FEW, lump.RASTER).values
+    assert found["chamfer/unaligned"] == found["chamfer/hidden"] == 1.0
+    assert found["silhouette_iou"] == found["f_score@0.05/unaligned"] == 0.0
+
+
+def test_only_the_visible_surface_counts_where_the_protocol_says_so(item, folder):
+    save_mesh(lump.hollow(load_mesh(item.truth)), folder / "hollow.glb")
+    shapes = replace(FEW, metrics=("chamfer", "f_score@0.02"), headline=(), surface="visible")
+    perfect = score(Result(mesh=item.truth), item, shapes, lump.RASTER).values
+    assert perfect["chamfer/unaligned"] == perfect["chamfer/visible"] == 0 and perfect["f_score@0.02/unaligned"] == 1
+    assert score(Result(mesh=folder / "hollow.glb"), item, shapes, lump.RASTER).values == pytest.approx(perfect)
+    whole = replace(shapes, surface="all")
+    assert score(Result(mesh=folder / "hollow.glb"), item, whole, lump.RASTER).values["chamfer/unaligned"] > 0.02

@@ -370,3 +370,13 @@ def test_real_objects_look_like_their_pictures(tmp_path, name):
     again = load_mesh(tmp_path / "again.glb")
     assert torch.equal(again.faces, mesh.faces)
     torch.testing.assert_close(picture(again), picture(mesh), atol=2e-3, rtol=0)
+
+
+def test_quantised_positions_are_refused(tmp_path):
+    path = tmp_path / "ball.gltf"
+    trimesh.creation.icosphere(1).export(path)
+    content = json.loads(path.read_text())
+    content["extensionsUsed"] = content["extensionsRequired"] = ["KHR_mesh_quantization"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="quantised positions"):
+        load_mesh(path)

@@ -102,11 +102,19 @@ class Cases:
 def collect(records: Iterable[Record]) -> Cases:
     """The cases of records of one hash. Of several records of one case the one that was finished last counts.
 
+    A method whose config changed is another one under the same name: only the records of its newest config count, so
+    that no mean is over two methods.
+
     Raises:
         ValueError: the records come from different protocols or versions of one.
     """
     records = list(records)
     one_hash(records)
+    newest: dict[str, Record] = {}
+    for record in records:
+        if record.method not in newest or record.finished >= newest[record.method].finished:
+            newest[record.method] = record
+    records = [record for record in records if record.config == newest[record.method].config]
     found: dict[Entry, dict[tuple[str, int], Record]] = {}
     for record in records:
         cases = found.setdefault((record.method, record.stage), {})

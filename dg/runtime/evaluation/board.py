@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dg.eval.board.write import Settings, read_settings, write_board
+from dg.eval.board.write import FORMATS, Settings, read_settings, write_board
 from dg.eval.protocol import Protocol
 from dg.eval.records import Record
 from dg.io.lock import try_lock
 from dg.runtime.errors import UserError
 from dg.runtime.evaluation.online import to_wandb
 from dg.runtime.logging import log
+
+QUICK = ("md", "csv")  # while the work goes on; the page with its pictures and meshes comes at the end
 
 
 def publish(
@@ -24,8 +26,9 @@ def publish(
             return []  # another worker is at it, with the same records
         human = None if config["human"] is None else Path(config["human"])
         headline, baseline = _settings(board, protocol, records)
+        formats = FORMATS if final else QUICK
         try:
-            written = write_board(board, headline=headline, baseline=baseline, human=human)
+            written = write_board(board, headline=headline, baseline=baseline, human=human, formats=formats)
         except (ValueError, OSError) as error:
             raise UserError(f"the board could not be written: {error}") from error
     if final:

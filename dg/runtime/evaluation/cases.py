@@ -13,10 +13,12 @@ from typing import Any
 import torch
 
 from dg.eval.figures import worst_scores
+from dg.eval.placement import turned
 from dg.eval.protocol import Item, Protocol, Result
 from dg.eval.records import Record, append
 from dg.eval.scoring import Scores, score
 from dg.io.images import write_png
+from dg.io.mesh import load_mesh, save_mesh
 from dg.runtime.errors import Interrupted, UserError
 from dg.runtime.evaluation.made import Made, Method, checksum, item_checksum
 from dg.runtime.logging import log, to_file
@@ -189,7 +191,16 @@ class Judge:
         return ours, written(folder, scores.truth_rgb)
 
     def _mesh(self, result: Result, case: Case, stage: str) -> str | None:
-        return None if result.mesh is None else self._relative(result.mesh)
+        """The mesh as the board shows it: below the board's folder, in our frame."""
+        if result.mesh is None:
+            return None
+        inside = result.mesh.resolve().is_relative_to(self.board.resolve())
+        if inside and result.axes is None:
+            return self._relative(result.mesh)
+        path = self.board / "meshes" / f"{case.key}-{stage}.glb"
+        mesh = load_mesh(result.mesh)
+        save_mesh(mesh if result.axes is None else turned(mesh, result.axes), path)
+        return self._relative(path)
 
     def _relative(self, path: Path | None) -> str | None:
         """Relative to the board where it lies below it, else as it is."""

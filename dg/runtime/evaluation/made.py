@@ -63,6 +63,8 @@ def item_checksum(item: Item) -> str:
         "elevation": item.elevation_deg,
         "recenter": item.recenter,
         "yaw": item.truth_yaw_deg,
+        "camera": [item.radius, item.fovy_deg],
+        "depth": None if item.truth_depth is None else [_of(p) for p in item.truth_depth.pictures],
         "image": _of(item.image),
         "truth": _of(item.truth),
         "views": None if views is None else [_of(p) for p in views.pictures],

@@ -86,7 +86,7 @@ class Foreign:
     def make(self, item: Item, seed: int, folder: Path, again: bool) -> Made:
         result = self.found.result(item, self.protocol)
         if result is None:
-            return Made({}, failure=f"{self.found.folder} has no result for {item.name}")
+            return Made({}, failure=f"no result for {item.name} in its folder")
         costs = {} if self.found.seconds is None else {"seconds": self.found.seconds}
         costs |= {} if self.found.vram_gb is None else {"peak_gpu_memory_mb": self.found.vram_gb * 1024}
         return Made({self.found.stage: result}, {self.found.stage: costs}, device=self.found.hardware or "")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 
 from dg.eval.layouts.converted import mesh_in_our_frame
@@ -89,10 +90,11 @@ class RunMethod:
         config.prompt = item.prompt if item.prompt is not None else config.prompt
         config.elevation, config.recenter, config.seed = item.elevation_deg, item.recenter, seed
         config.outdir, config.name = str(place.parent), place.name
-        if not item.recenter:  # the picture's framing is true: so is its camera
-            config.camera.radius, config.camera.fovy_deg = item.radius, item.fovy_deg
+        if not item.recenter:  # the picture's framing is true, and so is its lens
+            config.camera.fovy_deg = item.fovy_deg
         if self.from_truth:
             config.prior.mesh = str(_standing(item, place))
+            config.camera.radius = item.radius  # the true mesh stands where the picture's camera saw it
         return config
 
     def make(self, item: Item, seed: int, folder: Path, again: bool) -> Made:
@@ -109,27 +111,29 @@ class RunMethod:
             if not again:
                 raise
             failure = f"{type(error).__name__}: {error}"
-        return self._made(folder, plain, command, failure)
+        return self._made(item, folder, plain, command, failure)
 
     def command(self, item: Item, seed: int) -> str:
         """How to get the same by hand."""
         parts = [*self.overrides]
-        parts += [f"input={item.image}"] if item.image is not None else []
+        parts += [f"input={short(item.image)}"] if item.image is not None else []
         parts += [f"prompt={item.prompt}"] if item.prompt is not None else []
         parts += [f"elevation={item.elevation_deg:g}"] if item.elevation_deg else []
         parts += [] if item.recenter else ["recenter=false"]
-        parts += [f"prior.mesh={item.truth}"] if self.from_truth else []
+        parts += [f"prior.mesh={short(item.truth)}"] if self.from_truth else []
         return shlex.join(["python", "train.py", *parts, f"seed={seed}"])
 
-    def _made(self, place: Path, config: dict[str, Any], command: str, failure: str | None) -> Made:
+    def _made(self, item: Item, place: Path, config: dict[str, Any], command: str, failure: str | None) -> Made:
         manifest = Manifest.load(place)
         stages = manifest.stages if manifest is not None else {}
-        results, costs = {}, {}
+        results, costs, axes = {}, {}, None
+        if not item.recenter and item.radius != config["camera"]["radius"]:  # the run saw it from further or nearer
+            axes = torch.eye(3) * (item.radius / config["camera"]["radius"])
         for name in COSTS:
             path = place / (f"mesh.{config['mesh_format']}" if name == "mesh" else FILES[name])
             last = stages.get(COSTS[name][-1])
             if path.is_file() and last is not None and last.status == "done":
-                results[name] = Result(splats=path) if name == "splats" else Result(mesh=path)
+                results[name] = Result(splats=path, axes=axes) if name == "splats" else Result(mesh=path, axes=axes)
                 costs[name] = _costs([stages[s] for s in COSTS[name] if s in stages], COSTS[name])
         return Made(
             results,
@@ -139,6 +143,13 @@ class RunMethod:
             manifest.versions if manifest is not None else {},
             manifest.device if manifest is not None else "",
         )
+
+
+def short(path: Path | None) -> str:
+    """Relative to where the evaluation was started, if it lies below."""
+    here = Path.cwd()
+    absolute = Path(path or "").resolve()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(path)
 
 
 def _standing(item: Item, place: Path) -> Path:

@@ -9,6 +9,7 @@ import yaml
 
 from dg.eval.clip import ClipScorer, Unavailable
 from dg.eval.protocol import Protocol
+from dg.runtime import device
 from dg.runtime.build import build
 from dg.runtime.errors import UserError
 from dg.runtime.logging import log
@@ -21,10 +22,11 @@ def clip_scorers(
 
     A protocol names its models as the scorers name themselves; conf/clip has one file for each.
     """
-    wanted = [config["clip"]] if "_target_" in config["clip"] else []
+    place = {"device": str(device.resolve(config["device"]))}
+    wanted = [config["clip"] | place] if "_target_" in config["clip"] else []
     if protocol.clip:
         named = [yaml.safe_load(p.read_text()) for p in sorted((config_dir / "clip").glob("*.yaml"))]
-        wanted += [n | {"device": config["device"]} for n in named if n and _name(n) in protocol.clip]
+        wanted += [n | place for n in named if n and _name(n) in protocol.clip]
     found, absent = [], {}
     for node in wanted:
         try:
