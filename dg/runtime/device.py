@@ -47,29 +47,24 @@ def rasterizer(device: str) -> Rasterizer:
         from dg.raster.numba_cpu import NumbaRasterizer
 
         return NumbaRasterizer()
-    if _is_there("gsplat", "dg.raster.gsplat"):
-        from dg.raster.gsplat import GsplatRasterizer
-
-        return GsplatRasterizer()
     from dg.raster.dense import DenseRasterizer
+    from dg.raster.gsplat import GsplatRasterizer
 
-    log.warning(
-        "gsplat is not installed: splats are drawn by raster=dense, which is slow; `pip install gsplat` mends it"
-    )
+    try:
+        return GsplatRasterizer()
+    except (ImportError, RuntimeError) as error:  # not installed, or without kernels and without a compiler
+        reason = str(error).splitlines()[0]
+        log.warning("splats are drawn by raster=dense, which is slow: %s", reason)
     return DenseRasterizer()
 
 
 def mesh_rasterizer(device: str) -> MeshRasterizer:
     """nvdiffrast on a GPU where it is installed, the CPU rasteriser elsewhere."""
     found = resolve(device)
-    if found.type == "cuda" and _is_there("nvdiffrast", "dg.meshraster.nvdiffrast"):
+    if found.type == "cuda" and importlib.util.find_spec("nvdiffrast") is not None:
         from dg.meshraster.nvdiffrast import NvdiffrastMeshRasterizer
 
         return NvdiffrastMeshRasterizer(found)
     from dg.meshraster.cpu import CpuMeshRasterizer
 
     return CpuMeshRasterizer()
-
-
-def _is_there(*modules: str) -> bool:
-    return all(importlib.util.find_spec(name) is not None for name in modules)

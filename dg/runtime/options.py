@@ -21,6 +21,8 @@ REPOSITORY = Path(dg.__file__).resolve().parents[1]
 
 # `${repo:examples}` in a config: what ships with the code is found from any working directory.
 OmegaConf.register_new_resolver("repo", lambda path: str(REPOSITORY / path), replace=True)
+# `${times:0.01,${prior.profile.lr_scale}}`: a number of the release, scaled by a prior's profile.
+OmegaConf.register_new_resolver("times", lambda a, b: float(a) * float(b), replace=True)
 
 
 @dataclass(frozen=True)

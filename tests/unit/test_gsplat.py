@@ -150,3 +150,16 @@ def test_what_is_missing_is_named(gsplat, monkeypatch):
     monkeypatch.setitem(sys.modules, "gsplat", None)
     with pytest.raises(ImportError, match="pip install 'gsplat"):
         GsplatRasterizer()
+
+
+def test_auto_takes_gsplat_and_falls_back_where_it_cannot_work(gsplat, monkeypatch, caplog):
+    from dg.runtime import device
+
+    monkeypatch.setattr(device, "resolve", lambda name: torch.device(name))
+    assert isinstance(device.rasterizer("cuda"), GsplatRasterizer)
+    monkeypatch.setattr(sys.modules["gsplat.cuda._backend"], "_C", None)
+    assert isinstance(device.rasterizer("cuda"), DenseRasterizer)
+    assert "no nvcc" in caplog.text
+    monkeypatch.setitem(sys.modules, "gsplat", None)
+    assert isinstance(device.rasterizer("cuda"), DenseRasterizer)
+    assert "pip install" in caplog.text or "needs gsplat" in caplog.text
