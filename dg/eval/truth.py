@@ -141,6 +141,11 @@ def truth_of(item: Item, protocol: Protocol, raster: MeshRasterizer) -> Truth:
 _truths: OrderedDict[Any, Truth] = OrderedDict()
 
 
+def forget() -> None:
+    """Drops the truths in memory."""
+    _truths.clear()
+
+
 def input_of(item: Item, size: int) -> Float[Tensor, "S S 4"]:
     """The input picture as methods get it (background removed, recentred if the item says so), `size` pixels a side."""
     return _input(item.image, sha256(item.image), item.recenter, size)

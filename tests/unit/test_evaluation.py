@@ -88,7 +88,8 @@ def test_workers_become_a_multirun() -> None:
 def test_runs_get_what_is_theirs() -> None:
     given = ["protocol=synthetic_gt", "prior=zero123", "methods=[ours,oracle]", "+iters=5", "hydra/launcher=joblib"]
     given += ["workers=2", "protocol.views.size=64", "logger=wandb", "seeds=[0,1]", "optim.features=0.1"]
-    assert for_runs(given) == ["prior=zero123", "+iters=5", "optim.features=0.1"]
+    assert for_runs(given) == ["prior=zero123", "+iters=5", "optim.features=0.1", "preview=none"]
+    assert for_runs(["preview.azimuths=4"]) == ["preview.azimuths=4"]
 
 
 def test_a_methods_own_overrides_win() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from dg.core.camera import FOVY_DEG
 from dg.eval.layouts.converted import mesh_in_our_frame
 from dg.eval.protocol import Item, Result
 from dg.runtime import compose, folder, launch
@@ -29,7 +30,8 @@ COSTS = {"mesh": ("gaussians", "mesh", "texture"), "coarse": ("gaussians", "mesh
 def for_runs(overrides: Sequence[str]) -> list[str]:
     """The overrides of an evaluation that its runs get too."""
     skipped = {*OWN_KEYS, *OWN_GROUPS, *PER_RUN, *NOT_FOR_RUNS}
-    return [o for o in overrides if _root(o) not in skipped]
+    kept = [o for o in overrides if _root(o) not in skipped]
+    return kept if any(_root(o) == "preview" for o in kept) else [*kept, "preview=none"]  # the board has the pictures
 
 
 def merged(general: Sequence[str], own: Sequence[str]) -> list[str]:
@@ -120,7 +122,8 @@ class RunMethod:
         parts += [f"prompt={item.prompt}"] if item.prompt is not None else []
         parts += [f"elevation={item.elevation_deg:g}"] if item.elevation_deg else []
         parts += [] if item.recenter else ["recenter=false"]
-        parts += [f"prior.mesh={short(item.truth)}"] if self.from_truth else []
+        parts += [] if item.recenter or item.fovy_deg == FOVY_DEG else [f"camera.fovy_deg={item.fovy_deg:g}"]
+        parts += [f"prior.mesh={short(item.truth)}", f"camera.radius={item.radius:g}"] if self.from_truth else []
         return shlex.join(["python", "train.py", *parts, f"seed={seed}"])
 
     def _made(self, item: Item, place: Path, config: dict[str, Any], command: str, failure: str | None) -> Made:
