@@ -35,7 +35,7 @@ format: setup  ## let ruff mend what it can
 
 leaderboard: setup  ## our objects with known truth: every method measured, the README's table rewritten
 	$(RUN) evaluate.py protocol=synthetic_gt methods=[zero123_mini] preset=quick
-	$(RUN) -m dg.eval.board outputs/leaderboard --readme README.md
+	$(RUN) -m dg.eval.board outputs/leaderboard --readme README.md --figures psnr_db,silhouette_iou,volume_iou/unaligned
 
 bench: setup  ## timings, appended as records to benchmarks/results/
 	$(RUN) -m benchmarks
