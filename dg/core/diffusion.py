@@ -40,6 +40,11 @@ def eps_from_x0(x_t: Tensor, x0: Tensor, alpha_bar: Tensor) -> Tensor:
     return (x_t - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
 
 
+def eps_from_v(x_t: Tensor, v: Tensor, alpha_bar: Tensor) -> Tensor:
+    """The noise that a velocity v = sqrt(a) eps - sqrt(1 - a) x0 predicts (Salimans and Ho 2022)."""
+    return alpha_bar.sqrt() * v + (1 - alpha_bar).sqrt() * x_t
+
+
 def guide(cond: Tensor, uncond: Tensor | None, scale: float) -> Tensor:
     """Classifier-free guidance, uncond + scale (cond - uncond) (Ho and Salimans 2022); the identity without uncond."""
     return cond if uncond is None else uncond + scale * (cond - uncond)

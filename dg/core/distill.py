@@ -1,10 +1,15 @@
 """Distillation: from a prior's noise prediction to a gradient on the picture.
 
-Each distillation is a frozen dataclass whose `loss(...)` draws nothing itself: noise and timestep are arguments.
+Each distillation is a frozen dataclass whose `loss(...)` draws nothing itself: noise and timestep are arguments. They
+differ in one method, `direction`; weight, w(t), scale and the surrogate loss are written once, in `Distillation`.
+Notation: x the picture, x_t = sqrt(a) x + sqrt(1 - a) eps with a = alpha_bar[t], eps_y and eps_0 the predictions with
+and without the condition, eps_s = eps_0 + s (eps_y - eps_0). Here: what needs one prediction, guided or not. What needs
+both predictions is in `distill_guided`, what inverts the picture in `distill_inverted`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -13,24 +18,27 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dg.core.diffusion import add_noise, guide, per_sample
+from dg.core.diffusion import add_noise, guide, per_sample, x0_from_eps
 from dg.types import Prediction
 
 RELEASE_ELEMENTS = 4 * 32 * 32  # the latent that DreamGaussian's image-to-3D numbers were tuned on
 
-Weighting = Literal["1-alpha_bar", "uniform", "fantasia3d"]
+Weighting = Literal["1-alpha_bar", "uniform", "fantasia3d", "noise_to_signal"]
 Predict = Callable[[Tensor, Tensor], Prediction]
 
 
 def weight_of_t(alpha_bar: Tensor, weighting: Weighting) -> Tensor:
-    """w(t): "1-alpha_bar" (DreamFusion's sigma squared), "uniform", "fantasia3d" (sqrt(alpha_bar) (1 - alpha_bar))."""
+    """w(t): "1-alpha_bar" (DreamFusion's sigma squared), "uniform", "fantasia3d" (sqrt(alpha_bar) (1 - alpha_bar)),
+    "noise_to_signal" (sqrt((1 - alpha_bar) / alpha_bar), LucidDreamer's)."""
     if weighting == "1-alpha_bar":
         return 1 - alpha_bar
     if weighting == "uniform":
         return torch.ones_like(alpha_bar)
     if weighting == "fantasia3d":
         return alpha_bar.sqrt() * (1 - alpha_bar)
-    raise ValueError(f"unknown weighting {weighting!r}; choose 1-alpha_bar, uniform or fantasia3d")
+    if weighting == "noise_to_signal":
+        return ((1 - alpha_bar) / alpha_bar).sqrt()
+    raise ValueError(f"unknown weighting {weighting!r}; choose 1-alpha_bar, uniform, fantasia3d or noise_to_signal")
 
 
 def gradient_as_loss(z: Tensor, grad: Tensor) -> Tensor:
@@ -41,8 +49,8 @@ def gradient_as_loss(z: Tensor, grad: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class SDS:
-    """Score distillation sampling (Poole et al. 2022): the gradient w(t) (eps_hat - eps) on the picture.
+class Distillation(ABC):
+    """What all distillations share.
 
     Attributes:
         guidance_scale: of classifier-free guidance; ignored by priors that answer no unconditional prediction.
@@ -57,6 +65,14 @@ class SDS:
     weighting: Weighting = "1-alpha_bar"
     scale_to_elements: int | None = RELEASE_ELEMENTS
 
+    @abstractmethod
+    def direction(self, predict: Predict, z: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
+        """The gradient on z [B C h w] before w(t), weight and scale; called without autograd.
+
+        Args:
+            alpha_bar: the whole schedule [T], on the device of t.
+        """
+
     def gradient(
         self,
         predict: Predict,
@@ -67,10 +83,9 @@ class SDS:
     ) -> Tensor:
         """dL/dz, without autograd through the prior."""
         with torch.no_grad():
-            a = per_sample(alpha_bar.to(t.device)[t], z)
-            prediction = predict(add_noise(z, eps, a), t)
-            eps_hat = guide(prediction.cond, prediction.uncond, self.guidance_scale)
-            grad = self.weight * weight_of_t(a, self.weighting) * (eps_hat - eps)
+            alpha_bar = alpha_bar.to(t.device)
+            weight = self.weight * weight_of_t(per_sample(alpha_bar[t], z), self.weighting)
+            grad = weight * self.direction(predict, z, t, eps, alpha_bar)
             if self.scale_to_elements is not None:
                 grad = grad * (self.scale_to_elements / z[0].numel())
         return grad
@@ -78,3 +93,54 @@ class SDS:
     def loss(self, predict: Predict, z: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
         """Scalar; its gradient on z is `gradient(...)` divided by the batch size."""
         return gradient_as_loss(z, self.gradient(predict, z, t, eps, alpha_bar)) / len(z)
+
+
+def guided(predict: Predict, z_t: Tensor, t: Tensor, scale: float) -> Tensor:
+    """eps_s at z_t."""
+    prediction = predict(z_t, t)
+    return guide(prediction.cond, prediction.uncond, scale)
+
+
+@dataclass(frozen=True)
+class SDS(Distillation):
+    """Score distillation sampling (Poole et al. 2022): w(t) (eps_s - eps)."""
+
+    def direction(self, predict: Predict, z: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
+        a = per_sample(alpha_bar[t], z)
+        return guided(predict, add_noise(z, eps, a), t, self.guidance_scale) - eps
+
+
+@dataclass(frozen=True)
+class SJC(Distillation):
+    """Score Jacobian chaining (Wang et al. 2022): the score of the picture perturbed by sigma = sqrt((1 - a) / a).
+
+    With y = x + sigma eps and the denoiser D(y) = y - sigma eps_s(y / sqrt(1 + sigma^2)) it is -(D - x) / sigma, or
+    -(D - y) / sigma with `variance_reduced=False`. The first is eps_s - eps: SDS with w(t) = 1. The second keeps the
+    noise, eps_s: the same on average, and the noise of every step ends in the picture.
+    """
+
+    weighting: Weighting = "uniform"
+    variance_reduced: bool = True
+
+    def direction(self, predict: Predict, z: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
+        a = per_sample(alpha_bar[t], z)
+        sigma = ((1 - a) / a).sqrt()
+        y = z + sigma * eps
+        denoised = y - sigma * guided(predict, y / (1 + sigma**2).sqrt(), t, self.guidance_scale)
+        return ((z if self.variance_reduced else y) - denoised) / sigma
+
+
+@dataclass(frozen=True)
+class X0(Distillation):
+    """Reconstruction: the gradient of ||x - stop(x0_hat)||^2, x0_hat = (x_t - sqrt(1 - a) eps_s) / sqrt(a).
+
+    x - x0_hat = sqrt((1 - a) / a) (eps_s - eps), so it is SDS with w(t) = 2 sqrt((1 - a) / a) times `weighting`: the
+    image-space term of HiFA (Zhu et al. 2023), in the prior's space.
+    """
+
+    weighting: Weighting = "uniform"
+
+    def direction(self, predict: Predict, z: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
+        a = per_sample(alpha_bar[t], z)
+        z_t = add_noise(z, eps, a)
+        return 2 * (z - x0_from_eps(z_t, guided(predict, z_t, t, self.guidance_scale), a))

@@ -28,6 +28,26 @@ def split_non_manifold(mesh: Mesh) -> Mesh:
     return replace(mesh, vertices=torch.from_numpy(vertices).to(mesh.vertices), faces=torch.from_numpy(faces))
 
 
+def part_copies(mesh: Mesh, share: float = 1e-3) -> Mesh:
+    """Moves vertices at one position apart, each by `share` of the way to the middle of its own faces.
+
+    Files that know vertices by position alone (glTF readers that weld seams, STL) would join the copies of
+    `split_non_manifold` again. A mesh without such copies stays as it is.
+    """
+    vertices, faces = mesh.vertices.detach().cpu().double().numpy(), mesh.faces.cpu().numpy()
+    used = np.unique(faces)
+    _, place, count = np.unique(vertices[used].astype(np.float32), axis=0, return_inverse=True, return_counts=True)
+    copies = used[count[place.reshape(-1)] > 1]
+    if not len(copies):
+        return mesh
+    total, number = np.zeros_like(vertices), np.zeros(len(vertices))
+    np.add.at(total, faces.ravel(), vertices[faces].mean(1).repeat(3, 0))
+    np.add.at(number, faces.ravel(), 1)
+    middle = total[copies] / number[copies, None]
+    vertices[copies] += share * (middle - vertices[copies])
+    return replace(mesh, vertices=torch.from_numpy(vertices).to(mesh.vertices))
+
+
 def _split_vertices(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One vertex per fan of faces joined by paired edges; also the pairs [n 2] of half edges (3 face + side)."""
     pairs = _pair(vertices, faces)

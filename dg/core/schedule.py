@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dg.core.diffusion import scaled_linear_alpha_bar
 
 
 def log_linear(u: float, start: float, end: float) -> float:
@@ -52,6 +56,84 @@ class UniformAnneal:
 
     def __call__(self, frac: float, generator: torch.Generator, num_timesteps: int) -> int:
         lo, hi = t_bounds(num_timesteps, self.t_min, self.t_max)
+        return int(torch.randint(lo, hi + 1, (), generator=generator))
+
+
+@dataclass(frozen=True)
+class ConstantAnneal:
+    """One noise level for the whole run: int(t T)."""
+
+    t: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t < 1:
+            raise ValueError(f"t is a share of the timesteps in [0, 1), not {self.t}")
+
+    def __call__(self, frac: float, generator: torch.Generator, num_timesteps: int) -> int:
+        return int(self.t * num_timesteps)
+
+
+@dataclass(frozen=True)
+class DreamTimeAnneal:
+    """t falls along the quantiles of a weight W(t): fast where W is small (DreamTime, Huang et al. 2023).
+
+    t(frac) is the t whose upper tail sum_{u >= t} W(u) is nearest to frac, with W normalised over [t_min T, t_max T].
+    W(t) = W_d(t) W_p(t): W_d = sqrt((1 - alpha_bar) / alpha_bar) and W_p = 1 between m2 and m1, a Gaussian flank of
+    width s1 above and of s2 below. alpha_bar is latent diffusion's whatever the prior's, for m and s belong to it.
+
+    Attributes:
+        m1, m2, s1, s2: in timesteps of 1000; the paper's numbers.
+    """
+
+    t_min: float = 0.02
+    t_max: float = 0.98
+    m1: float = 800
+    m2: float = 500
+    s1: float = 300
+    s2: float = 100
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t_min < self.t_max <= 1:
+            raise ValueError(f"t_min and t_max must ascend within [0, 1], got {self.t_min} and {self.t_max}")
+        if self.m2 > self.m1 or min(self.s1, self.s2) <= 0:
+            raise ValueError(f"m2={self.m2} must not exceed m1={self.m1}, and s1={self.s1}, s2={self.s2} be positive")
+
+    def __call__(self, frac: float, generator: torch.Generator, num_timesteps: int) -> int:
+        lo, hi = t_bounds(num_timesteps, self.t_min, self.t_max)
+        ts = torch.arange(lo, min(hi, num_timesteps - 1) + 1)
+        weight = self.weight(ts, num_timesteps)
+        tail = weight.flip(0).cumsum(0).flip(0) / weight.sum()
+        return int(ts[(tail - frac).abs().argmin()])
+
+    def weight(self, ts: Int[Tensor, N], num_timesteps: int) -> Float[Tensor, N]:
+        """W(t), not normalised."""
+        a = scaled_linear_alpha_bar(num_timesteps).double()[ts]
+        u = ts.double() * (1000 / num_timesteps)
+        above, below = (u - self.m1).clamp(min=0) / self.s1, (self.m2 - u).clamp(min=0) / self.s2
+        return ((1 - a) / a).sqrt() * torch.exp(-0.5 * (above**2 + below**2))
+
+
+@dataclass(frozen=True)
+class ShrinkingIntervalAnneal:
+    """t is uniform in an interval whose ends move linearly over the run (Vista3D, Shen et al. 2024).
+
+    Between `linear` (an interval of one t) and `uniform` (one that stays). The four ends are ours: the interval begins
+    with the upper half and shrinks to a sixth of its width at the bottom.
+    """
+
+    t_min: float = 0.5
+    t_max: float = 0.98
+    t_min_end: float = 0.02
+    t_max_end: float = 0.1
+
+    def __post_init__(self) -> None:
+        for lo, hi in ((self.t_min, self.t_max), (self.t_min_end, self.t_max_end)):
+            if not 0 <= lo <= hi < 1:
+                raise ValueError(f"the interval's ends must ascend within [0, 1), got {lo} and {hi}")
+
+    def __call__(self, frac: float, generator: torch.Generator, num_timesteps: int) -> int:
+        lo = round((self.t_min + (self.t_min_end - self.t_min) * frac) * num_timesteps)
+        hi = round((self.t_max + (self.t_max_end - self.t_max) * frac) * num_timesteps)
         return int(torch.randint(lo, hi + 1, (), generator=generator))
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dg.core.diffusion import ddim_timesteps, guide, sdedit, sdedit_start
-from dg.core.distill import SDS
+from dg.core.distill import Distillation
 from dg.priors.protocol import Prior
 from dg.types import Condition
 
@@ -86,7 +86,7 @@ class TextureSDS:
         scale: of the whole loss, to bring it to the size of a mean squared error.
     """
 
-    distill: SDS
+    distill: Distillation
     t_min: float = 0.02
     t_max: float = 0.98
     scale: float = 1e-4

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from dg.core.camera import relative_pose_stable_zero123, relative_pose_zero123
 from dg.core.diffusion import scaled_linear_alpha_bar
 from dg.core.picture import over
+from dg.priors.checkpoint import check_file, find_checkpoint, frozen, load_model, placement
 from dg.priors.exact import resize_square
 from dg.types import Cameras, Condition, Prediction, Reference
 
-COMPONENTS = ("unet", "vae", "image_encoder", "clip_camera_projection")
+LAYOUT = dict.fromkeys(("unet", "vae", "image_encoder", "clip_camera_projection"), ("config.json",))
+HINT = "choose a prior that needs no download: prior=zero123_mini or prior=silhouette; Zero123 is 2.5 GB in float16"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -43,6 +45,7 @@ class Zero123:
 
     Raises:
         FileNotFoundError: the weights are not there; names what was looked for and where.
+        ValueError: they are cut short, or of another kind of model.
     """
 
     views_per_sample = 1
@@ -60,21 +63,17 @@ class Zero123:
         from diffusers import AutoencoderKL, UNet2DConditionModel
         from transformers import CLIPVisionModelWithProjection
 
-        folder = find_checkpoint(checkpoint, revision)
-        self.device = torch.device(
-            "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
-        )
-        self.dtype = getattr(torch, dtype) if dtype else torch.float16 if self.device.type == "cuda" else torch.float32
+        self.device, self.dtype = placement(device, dtype)
+        half = self.dtype != torch.float32
+        folder = find_checkpoint(checkpoint, revision, LAYOUT, half=half, hint=HINT)
         self.image_size, self.pose = image_size, pose
         self.alpha_bar = scaled_linear_alpha_bar()
-        self.unet = self._frozen(UNet2DConditionModel.from_pretrained(folder / "unet"))
-        self.vae = self._frozen(AutoencoderKL.from_pretrained(folder / "vae"))
-        self.image_encoder = self._frozen(CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder"))
-        self.projection = self._frozen(load_projection(folder / "clip_camera_projection"))
+        kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "image_encoder": CLIPVisionModelWithProjection}
+        self.unet, self.vae, self.image_encoder = (
+            load_model(kind, folder / part, self.device, self.dtype) for part, kind in kinds.items()
+        )
+        self.projection = frozen(load_projection(folder / "clip_camera_projection"), self.device, self.dtype)
         self._cached: tuple[Reference, Tensor, Tensor] | None = None
-
-    def _frozen(self, module: nn.Module) -> nn.Module:
-        return module.to(self.device, self.dtype).requires_grad_(False).eval()
 
     def condition(
         self, reference: Reference | None, prompt: str | None, cameras: Cameras, background: Float[Tensor, "B 3"]
@@ -125,38 +124,6 @@ class Zero123:
         return Prediction(*both.chunk(2))
 
 
-def find_checkpoint(checkpoint: str, revision: str | None) -> Path:
-    """The local folder of a checkpoint, downloaded from the hub if it is neither a folder nor in the hub's cache."""
-    folder = Path(checkpoint).expanduser()
-    if folder.is_dir():
-        missing = [c for c in COMPONENTS if not (folder / c / "config.json").is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f"prior.checkpoint={checkpoint}: {', '.join(f'{m}/config.json' for m in missing)} not found there; "
-                f"expected a diffusers-layout folder with {', '.join(COMPONENTS)}"
-            )
-        return folder
-    from huggingface_hub import snapshot_download
-
-    if checkpoint.count("/") != 1 or checkpoint.startswith((".", "/", "~")):
-        raise FileNotFoundError(
-            f"prior.checkpoint={checkpoint}: no such folder, and not a hub id of the form owner/name"
-        )
-    patterns = [f"{c}/*" for c in COMPONENTS]
-    for local in (True, False):
-        try:
-            return Path(
-                snapshot_download(checkpoint, revision=revision, allow_patterns=patterns, local_files_only=local)
-            )
-        except Exception as error:  # the hub client raises its own, requests', httpx's and OS errors
-            reason = error
-    raise FileNotFoundError(
-        f"the weights of prior.checkpoint={checkpoint} are neither in the hub's cache nor could they be downloaded "
-        f"({type(reason).__name__}); connect to the network, or pass prior.checkpoint=FOLDER, or choose a prior that "
-        "needs no download: prior=zero123_mini or prior=silhouette"
-    )
-
-
 def load_projection(folder: Path) -> nn.Linear:
     """The linear layer from [embedding, pose] to the context; keys proj.weight, proj.bias."""
     import json
@@ -167,6 +134,7 @@ def load_projection(folder: Path) -> nn.Linear:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise FileNotFoundError(f"{folder}: no .safetensors file there")
+    check_file(weights[0])
     state = load_file(weights[0])
     size = int(config["embedding_dim"])
     layer = nn.Linear(size + int(config["additional_embeddings"]), size)

@@ -18,7 +18,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from dg.runtime import compose, options, sweep
+from dg.runtime import compose, options, promptfile, sweep
 from dg.runtime.errors import Interrupted, RunError, UserError, exit_code
 from dg.runtime.logging import console
 
@@ -72,6 +72,13 @@ def _arguments() -> Namespace:
     """Hydra's flags, wherever they stand: its own parser refuses `a=1 -m b=2,3`, so overrides are moved to the end."""
     arguments = get_args_parser().parse_intermixed_args()
     flags = [a for a in sys.argv[1:] if a not in arguments.overrides]
+    try:
+        arguments.overrides, several = promptfile.expand(arguments.overrides)
+    except UserError as error:
+        report(error)
+        sys.exit(exit_code(error))
+    if several and not arguments.multirun:
+        arguments.multirun, flags = True, [*flags, "--multirun"]
     sys.argv[1:] = [*flags, *arguments.overrides]
     return arguments
 

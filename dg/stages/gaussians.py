@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 from dg.core import optim_edit
 from dg.core.camera import spherical
 from dg.core.densify import AdaptiveDensity, NoDensity, Statistics, accumulate
-from dg.core.distill import SDS
+from dg.core.distill import Distillation
 from dg.core.gaussians import RawGaussians, activate
 from dg.core.optim_edit import LearningRates
 from dg.core.rng import generator
@@ -67,7 +67,7 @@ class GaussianStage(L.LightningModule):
         background: RandomBackground,
         densify: AdaptiveDensity | NoDensity,
         anneal: Callable[[float, torch.Generator, int], int],
-        distill: SDS,
+        distill: Distillation,
         loss: Mapping[str, Any],
         optim: LearningRates,
         resolution: ResolutionRamp,

@@ -19,6 +19,7 @@ from dg.core.carve import hull_distance, seen_empty, solid_field
 from dg.core.clean import decimate, merge_close_vertices, remove_small_components, taubin_smooth, topology
 from dg.core.density import Grid, density_grid
 from dg.core.levelchoice import choose_level, max_along_rays
+from dg.core.manifold import part_copies
 from dg.core.meshes import signed_volume
 from dg.core.surface import fill_cavities, marching_cubes
 from dg.core.uv import unwrap
@@ -207,7 +208,7 @@ def _cleaned(mesh: Mesh, options: MeshOptions) -> Mesh:
     )
     mesh = decimate(taubin_smooth(mesh, options.smooth), options.max_faces)
     # collapses can pinch thin bridges off
-    return remove_small_components(mesh, min_volume=options.min_component_volume)
+    return part_copies(remove_small_components(mesh, min_volume=options.min_component_volume))
 
 
 def _priority(cameras: Cameras, options: MeshOptions) -> Float[Tensor, " V"]:

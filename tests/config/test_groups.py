@@ -46,8 +46,6 @@ def is_base(option: str) -> bool:
 def mandatory(group: str, option: str, picture: Path) -> list[str]:
     """Values for the keys that an option leaves to the user."""
     given = {("prior", "oracle"): ["prior.mesh=" + str(picture)], ("task", "text"): ["prompt=a cat"]}
-    if not (CONF / "prior" / "sd.yaml").exists():  # the text task's own prior
-        given[("task", "text")].append("prior=point")
     given[("prior", "oracle_blur")] = given[("prior", "oracle")]
     return given.get((group, option), [])
 

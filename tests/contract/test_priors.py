@@ -13,6 +13,9 @@ from dg.priors.silhouette import SilhouettePrior
 from dg.types import Mesh, Reference
 from tests import tiny_checkpoints
 
+TEXT = {"StableDiffusion"}
+LATENT = {"Zero123", "StableDiffusion"}
+
 
 def box(size: tuple[float, float, float]) -> Mesh:
     corners = torch.tensor([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
@@ -28,7 +31,9 @@ def reference() -> Reference:
     return Reference(rgba, orbit(0, 0, 2.0, height=128))
 
 
-@pytest.fixture(scope="module", params=["point", "oracle", "oracle_blur", "silhouette", "zero123_mini", "zero123"])
+@pytest.fixture(
+    scope="module", params=["point", "oracle", "oracle_blur", "silhouette", "zero123_mini", "zero123", "sd"]
+)
 def prior(request, tmp_path_factory):
     raster = CpuMeshRasterizer()
     if request.param == "point":
@@ -43,10 +48,19 @@ def prior(request, tmp_path_factory):
         from dg.priors.zero123 import Zero123
 
         return Zero123(checkpoint=str(tiny_checkpoints.zero123(tmp_path_factory.mktemp("zero123"))), image_size=64)
+    if request.param == "sd":
+        from dg.priors.stable_diffusion import StableDiffusion
+
+        return StableDiffusion(checkpoint=str(tiny_checkpoints.sd(tmp_path_factory.mktemp("sd"))))
     path = tmp_path_factory.mktemp("oracle") / "box.glb"
     save_mesh(box((0.6, 0.4, 0.2)), path)
     blur = {"blur_px": 1.5, "noise": 0.1} if request.param == "oracle_blur" else {}
     return OraclePrior(mesh=path, rasterizer=raster, image_size=32, **blur)
+
+
+def words(prior):
+    """The prompt that a prior wants."""
+    return "a cat" if type(prior).__name__ in TEXT else None
 
 
 def batch(prior, count=2):
@@ -59,7 +73,7 @@ def batch(prior, count=2):
 def test_shapes_dtypes_and_guidance(prior, reference):
     cameras, background, rgb = batch(prior)
     z = prior.encode(rgb)
-    cond = prior.condition(reference, None, cameras, background)
+    cond = prior.condition(reference, words(prior), cameras, background)
     out = prior.predict(z.detach(), torch.tensor([500, 500]), cond)
     assert out.cond.shape == z.shape and out.cond.dtype == torch.float32
     assert out.uncond is None or out.uncond.shape == z.shape
@@ -72,7 +86,7 @@ def test_shapes_dtypes_and_guidance(prior, reference):
 
 def test_gradients_reach_the_picture(prior, reference):
     cameras, background, rgb = batch(prior)
-    cond = prior.condition(reference, None, cameras, background)
+    cond = prior.condition(reference, words(prior), cameras, background)
     z = prior.encode(rgb)
     eps = torch.randn(z.shape, generator=torch.Generator().manual_seed(1))
     SDS().loss(lambda z_t, t: prior.predict(z_t, t, cond), z, torch.tensor([500, 500]), eps, prior.alpha_bar).backward()
@@ -85,7 +99,7 @@ def test_the_same_question_gets_the_same_answer(prior, reference):
     z = prior.encode(rgb).detach()
     answers = []
     for _ in range(2):
-        cond = prior.condition(reference, None, cameras, background)
+        cond = prior.condition(reference, words(prior), cameras, background)
         answers.append(prior.predict(z, torch.tensor([300, 300]), cond).cond)
     assert torch.equal(*answers)
 
@@ -93,20 +107,23 @@ def test_the_same_question_gets_the_same_answer(prior, reference):
 def test_a_batch_is_its_parts(prior, reference):
     cameras, background, rgb = batch(prior)
     z, t = prior.encode(rgb).detach(), torch.tensor([300, 600])
-    together = prior.predict(z, t, prior.condition(reference, None, cameras, background)).cond
+    together = prior.predict(z, t, prior.condition(reference, words(prior), cameras, background)).cond
     for i in range(2):
         one = slice(i, i + 1)
-        alone = prior.predict(z[one], t[one], prior.condition(reference, None, cameras[one], background[one])).cond
+        alone = prior.predict(
+            z[one], t[one], prior.condition(reference, words(prior), cameras[one], background[one])
+        ).cond
         torch.testing.assert_close(alone[0], together[i], atol=2e-4, rtol=1e-4)
 
 
 def test_the_background_is_part_of_the_condition(prior, reference):
-    if type(prior).__name__ == "Zero123":
-        pytest.skip("Zero123 knows objects on white only; what the profile's black_bg_prob is for")
+    if type(prior).__name__ in LATENT:
+        pytest.skip("latent priors are told nothing of it; what the profile's black_bg_prob is for")
     cameras, _, rgb = batch(prior, 1)
     z, t = prior.encode(rgb).detach(), torch.tensor([400])
     a, b = (
-        prior.predict(z, t, prior.condition(reference, None, cameras, torch.full((1, 3), v))).cond for v in (0.0, 1.0)
+        prior.predict(z, t, prior.condition(reference, words(prior), cameras, torch.full((1, 3), v))).cond
+        for v in (0.0, 1.0)
     )
     assert (a - b).abs().mean() > 1e-3
 
@@ -114,13 +131,13 @@ def test_the_background_is_part_of_the_condition(prior, reference):
 def test_the_timestep_matters(prior, reference):
     cameras, background, rgb = batch(prior, 1)
     z = prior.encode(rgb).detach()
-    cond = prior.condition(reference, None, cameras, background)
+    cond = prior.condition(reference, words(prior), cameras, background)
     a, b = (prior.predict(z, torch.tensor([t]), cond).cond for t in (100, 900))
     assert (a - b).abs().mean() > 1e-3
 
 
 def test_decode_inverts_encode(prior):
-    if type(prior).__name__ == "Zero123":
+    if type(prior).__name__ in LATENT:
         pytest.skip("an autoencoder with random weights does not")
     rgb = torch.rand(1, 3, prior.image_size, prior.image_size, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(prior.decode(prior.encode(rgb)), rgb, atol=1e-5, rtol=0)

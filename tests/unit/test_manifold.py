@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dg.core.clean import topology
-from dg.core.manifold import split_non_manifold
-from dg.core.meshes import signed_volume
+from dg.core.manifold import part_copies, split_non_manifold
+from dg.core.meshes import signed_volume, weld
 from dg.types import Mesh
 
 _SIDES = {  # corners (as x y z bits) counter-clockwise seen from outside
@@ -77,3 +77,21 @@ def test_an_open_surface_stays_open():
     mesh = cubes([(0, 0, 0)])
     part = split_non_manifold(Mesh(mesh.vertices, mesh.faces[2:]))
     assert not topology(part).closed and len(part.faces) == 10
+
+
+@pytest.mark.parametrize("cells", [[(0, 0, 0), (1, 1, 0)], [(0, 0, 0), (1, 1, 1)], [(0, 0, 0), (1, 1, 0), (2, 0, 0)]])
+def test_parted_copies_outlive_welding(cells):
+    split = split_non_manifold(cubes(cells))
+    assert (
+        not topology(weld(split)).closed or topology(weld(split)).components == 1
+    )  # copies at one position join again
+    parted = part_copies(split)
+    again = weld(parted)
+    assert topology(again) == topology(split) and topology(again).closed
+    assert (parted.vertices - split.vertices).abs().max() < 2e-3
+    assert volume(parted) == pytest.approx(volume(split), rel=5e-3)
+
+
+def test_a_mesh_without_copies_stays_as_it_is():
+    mesh = cubes([(0, 0, 0), (1, 0, 0)])
+    assert part_copies(mesh) is mesh

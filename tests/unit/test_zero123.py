@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from dg.core.camera import orbit
-from dg.priors.zero123 import Zero123, find_checkpoint
+from dg.priors.zero123 import Zero123
 from dg.types import Reference
 from tests import tiny_checkpoints
 
@@ -66,9 +66,9 @@ def test_stable_zero123_tells_the_reference_s_polar_angle(folder, reference):
 
 def test_missing_parts_are_named(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"unet/config.json.*clip_camera_projection/config.json not found"):
-        find_checkpoint(str(tmp_path), None)
+        Zero123(checkpoint=str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        find_checkpoint("./nowhere", None)
+        Zero123(checkpoint="./nowhere")
 
 
 def test_a_foreign_projection_is_refused(folder, tmp_path):

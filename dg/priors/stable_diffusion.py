@@ -1,0 +1,185 @@
+"""`sd`: Stable Diffusion (Rombach et al. 2022) as a text prior; 1.x, 2.x and 2.1, epsilon and v prediction.
+
+Facts of use are DreamGaussian's (guidance/sd_utils.py): 512 pixels, 77 text tokens, guidance 100, w(t) = 1 - alpha_bar,
+conditional before unconditional. There is no safety checker: nothing is shown that the prior made.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dg.core.camera import spherical
+from dg.core.diffusion import eps_from_v, per_sample, scaled_linear_alpha_bar
+from dg.core.perp_neg import VIEWS, mix_views, nearest_view, perp_neg
+from dg.priors.checkpoint import find_checkpoint, load_model, placement
+from dg.priors.exact import resize_square
+from dg.priors.prompts import PromptEncoder, load_tokenizer
+from dg.types import Cameras, Condition, Prediction, Reference
+
+LAYOUT = {
+    "unet": ("config.json",),
+    "vae": ("config.json",),
+    "text_encoder": ("config.json",),
+    "tokenizer": ("vocab.json", "merges.txt"),
+    "scheduler": ("scheduler_config.json",),
+}
+HINT = (
+    "start from a picture with a prior that needs no download (input=PICTURE prior=zero123_mini); "
+    "Stable Diffusion is 2.6 GB in float16, 5.2 GB in float32"
+)
+
+
+@dataclass(frozen=True)
+class _Texts:
+    cond: Float[Tensor, "B L D"]
+    uncond: Float[Tensor, "B L D"]
+    negatives: Float[Tensor, "B N L D"]  # N = 2 with Perp-Neg, else 0
+    weights: Float[Tensor, "B N"]
+
+
+class StableDiffusion:
+    """Args:
+    checkpoint: a folder in the diffusers layout (unet/, vae/, text_encoder/, tokenizer/, scheduler/), or a hub id.
+    revision: of the hub repository.
+    negative_prompt: what the unconditional prediction is told; empty is plain guidance.
+    view_dependent_prompt: appends ", front view", ", side view", ", back view" or ", overhead view" by the camera.
+        The release has the words but never uses them.
+    perp_neg: Perp-Neg (`dg.core.perp_neg`) on those views' texts; twice the predictions.
+    image_size: pictures are resized to this; null is what the checkpoint was trained on.
+    device, dtype: where the networks run; dtype null is float16 on CUDA and float32 elsewhere.
+
+    Raises:
+        FileNotFoundError: the weights are not there; names what was looked for and where.
+        ValueError: they are cut short, or of another kind of model.
+    """
+
+    views_per_sample = 1
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str,
+        revision: str | None = None,
+        negative_prompt: str | None = None,
+        view_dependent_prompt: bool = False,
+        perp_neg: bool = False,
+        image_size: int | None = None,
+        device: str = "cpu",
+        dtype: str | None = None,
+    ) -> None:
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+        from transformers import CLIPTextModel
+
+        self.device, self.dtype = placement(device, dtype)
+        half = self.dtype != torch.float32
+        folder = find_checkpoint(checkpoint, revision, LAYOUT, half=half, hint=HINT)
+        self.alpha_bar, self.prediction_type = read_schedule(folder / "scheduler" / "scheduler_config.json")
+        self.unet = load_model(UNet2DConditionModel, folder / "unet", self.device, self.dtype)
+        self.vae = load_model(AutoencoderKL, folder / "vae", self.device, self.dtype)
+        text = load_model(CLIPTextModel, folder / "text_encoder", torch.device("cpu"), self.dtype)
+        _check_parts(self.unet.config, self.vae.config, text.config, folder)
+        self.prompts = PromptEncoder(load_tokenizer(folder / "tokenizer"), text, self.device)
+        self.image_size = _image_size(image_size, self.unet.config, self.vae.config)
+        self.negative_prompt = negative_prompt or ""
+        self.view_dependent_prompt, self.perp_neg = view_dependent_prompt, perp_neg
+
+    def condition(
+        self, reference: Reference | None, prompt: str | None, cameras: Cameras, background: Float[Tensor, "B 3"]
+    ) -> Condition:
+        """Reference and background are ignored: the text says nothing about either."""
+        if not prompt:
+            raise ValueError("prior=sd needs a prompt: task=text prompt='a ripe strawberry'")
+        count = len(cameras)
+        elevation, azimuth, _ = (x.cpu() for x in spherical(cameras))
+        uncond = self.prompts([(self.negative_prompt, "")]).expand(count, -1, -1)
+        negatives, weights = uncond.new_zeros(count, 0, *uncond.shape[1:]), uncond.new_zeros(count, 0)
+        if self.perp_neg or self.view_dependent_prompt:
+            views = self.prompts([(prompt, f", {view} view") for view in VIEWS])
+        if self.perp_neg:
+            mixture = mix_views(elevation, azimuth)
+            cond = torch.einsum("bv,vld->bld", mixture.positive.to(views), views)
+            negatives, weights = views[mixture.negative.to(views.device)], mixture.weights.to(views.device)
+        elif self.view_dependent_prompt:
+            cond = views[nearest_view(elevation, azimuth).to(views.device)]
+        else:
+            cond = self.prompts([(prompt, "")]).expand(count, -1, -1)
+        return Condition(cameras, background, _Texts(cond, uncond, negatives, weights))
+
+    def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 4 h w"]:
+        """The posterior's mode times the scaling factor (the release draws a sample; the mode is without noise)."""
+        small = resize_square(rgb, self.image_size).to(self.device, self.dtype)
+        return self.vae.encode(2 * small - 1).latent_dist.mode().float() * self.vae.config.scaling_factor
+
+    def decode(self, z: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B 3 H W"]:
+        picture = self.vae.decode(z.to(self.dtype) / self.vae.config.scaling_factor).sample
+        return (picture.float() / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def predict(self, z_t: Float[Tensor, "B 4 h w"], t: Int[Tensor, B], cond: Condition) -> Prediction:
+        """Noise, whatever the network predicts; conditional, unconditional and avoided texts in one batch."""
+        texts: _Texts = cond.extra
+        context = torch.cat([texts.cond, texts.uncond, *texts.negatives.unbind(1)])
+        times = len(context) // len(z_t)
+        z, steps = z_t.repeat(times, 1, 1, 1), t.repeat(times)
+        answer = self.unet(z.to(self.dtype), steps, encoder_hidden_states=context).sample.float()
+        if self.prediction_type == "v_prediction":
+            answer = eps_from_v(z.float(), answer, per_sample(self.alpha_bar.to(steps.device)[steps], answer))
+        eps, uncond, *negatives = answer.chunk(times)
+        if negatives:
+            eps = perp_neg(eps, uncond, torch.stack(negatives, 1), texts.weights)
+        return Prediction(eps, uncond)
+
+
+def read_schedule(path: Path) -> tuple[Float[Tensor, T], str]:
+    """(alpha_bar, "epsilon" or "v_prediction") of a scheduler_config.json; which sampler it names does not matter.
+
+    Raises:
+        ValueError: a schedule that Stable Diffusion's releases do not have.
+    """
+    config = json.loads(path.read_text())
+    kind, schedule = config.get("prediction_type", "epsilon"), config.get("beta_schedule")
+    if kind not in ("epsilon", "v_prediction"):
+        raise ValueError(f"{path}: prediction_type {kind} is unknown; expected epsilon or v_prediction")
+    plain = config.get("trained_betas") is None and not config.get("rescale_betas_zero_snr")
+    if schedule != "scaled_linear" or not plain:
+        raise ValueError(
+            f"{path}: expected beta_schedule scaled_linear without trained_betas and rescale_betas_zero_snr, "
+            f"found {schedule}{'' if plain else ' with one of them'}"
+        )
+    betas = float(config["beta_start"]), float(config["beta_end"])
+    return scaled_linear_alpha_bar(int(config.get("num_train_timesteps", 1000)), *betas), kind
+
+
+def _check_parts(unet: dict, vae: dict, text: object, folder: Path) -> None:
+    """That the parts belong together and are plain Stable Diffusion (no inpainting, depth, SDXL).
+
+    Raises:
+        ValueError: they are not.
+    """
+    width = text.hidden_size  # type: ignore[attr-defined]
+    expected = {"in_channels": vae["latent_channels"], "out_channels": vae["latent_channels"]}
+    expected |= {"cross_attention_dim": width, "addition_embed_type": None, "class_embed_type": None}
+    found = {key: unet.get(key) for key in expected}
+    wrong = [f"{key} {found[key]} instead of {value}" for key, value in expected.items() if found[key] != value]
+    if wrong:
+        raise ValueError(
+            f"{folder}: not a text-to-picture Stable Diffusion 1.x or 2.x: its unet/config.json has {', '.join(wrong)}"
+        )
+
+
+def _image_size(asked: int | None, unet: dict, vae: dict) -> int:
+    """
+    Raises:
+        ValueError: the networks cannot halve such a size.
+    """
+    shrink = 2 ** (len(vae["block_out_channels"]) - 1)
+    size, step = asked or unet["sample_size"] * shrink, shrink * 2 ** (len(unet["block_out_channels"]) - 1)
+    if size % step or size < step:
+        raise ValueError(f"prior.image_size={size} must be a multiple of {step}")
+    return size
