@@ -12,24 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import yaml
 
-from benchmarks._record import ROOT, measure, record
+from benchmarks._record import measure, record
 from dg.core.clean import decimate
 from dg.eval import truth
 from dg.eval.layouts.synthetic import read
-from dg.eval.protocol import Protocol, Result, ViewSpec
+from dg.eval.protocol import Result
+from dg.eval.score import read_rules
 from dg.eval.scoring import score
 from dg.io.mesh import load_mesh, save_mesh
 from dg.meshraster.cpu import CpuMeshRasterizer
 from dg.types import Mesh
-
-
-def protocol() -> Protocol:
-    node = yaml.safe_load((ROOT / "conf" / "protocol" / "synthetic_gt.yaml").read_text())
-    node = {k: v for k, v in node.items() if k not in ("_target_", "source")}
-    views = ViewSpec(**{k: v for k, v in node.pop("views").items() if k != "_target_"})
-    return Protocol(source=list, views=views, **node)
 
 
 def worse(mesh: Mesh) -> Mesh:
@@ -43,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--objects", nargs="+", default=["teddy", "car"])
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args(argv)
-    raster, rules = CpuMeshRasterizer(), protocol()
+    raster, rules = CpuMeshRasterizer(), read_rules("synthetic_gt")
     with tempfile.TemporaryDirectory() as folder:
         for item in read(folder, options.objects):
             path = Path(folder) / f"{item.name}-result.glb"

@@ -5,30 +5,29 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
 
-def zero123(folder: Path, seed: int = 0) -> Path:
-    """The layout of ashawkey/zero123-xl-diffusers with 16 to 32 channels instead of 320 to 1280."""
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+def _unet(folder: Path, **own: Any) -> None:
+    from diffusers import UNet2DConditionModel
 
-    torch.manual_seed(seed)
-    width = 24
     UNet2DConditionModel(
-        sample_size=32,
-        in_channels=8,
         out_channels=4,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         block_out_channels=(16, 32),
         layers_per_block=1,
-        cross_attention_dim=width,
-        attention_head_dim=2,
         norm_num_groups=8,
+        **own,
     ).save_pretrained(folder / "unet")
+
+
+def _vae(folder: Path, sample_size: int) -> None:
+    from diffusers import AutoencoderKL
+
     AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -37,9 +36,20 @@ def zero123(folder: Path, seed: int = 0) -> Path:
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(8, 8, 8, 8),
         norm_num_groups=4,
-        sample_size=256,
+        sample_size=sample_size,
         scaling_factor=0.18215,
     ).save_pretrained(folder / "vae")
+
+
+def zero123(folder: Path, seed: int = 0) -> Path:
+    """The layout of ashawkey/zero123-xl-diffusers with 16 to 32 channels instead of 320 to 1280."""
+    from diffusers import DDIMScheduler
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(seed)
+    width = 24
+    _unet(folder, sample_size=32, in_channels=8, cross_attention_dim=width, attention_head_dim=2)
+    _vae(folder, sample_size=256)
     CLIPVisionModelWithProjection(
         CLIPVisionConfig(
             hidden_size=32,
@@ -75,35 +85,14 @@ def sd(folder: Path, seed: int = 0, prediction_type: str = "epsilon") -> Path:
     `prediction_type="v_prediction"` is stable-diffusion-2-1's. Parts that a prior must not need (safety checker,
     feature extractor) are named in model_index.json as there, and absent.
     """
-    from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+    from diffusers import PNDMScheduler
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(seed)
     width = 24
-    UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        cross_attention_dim=width,
-        attention_head_dim=[2, 4],
-        use_linear_projection=True,
-        norm_num_groups=8,
-    ).save_pretrained(folder / "unet")
-    AutoencoderKL(
-        in_channels=3,
-        out_channels=3,
-        latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(8, 8, 8, 8),
-        norm_num_groups=4,
-        sample_size=64,
-        scaling_factor=0.18215,
-    ).save_pretrained(folder / "vae")
+    own = {"attention_head_dim": [2, 4], "use_linear_projection": True}
+    _unet(folder, sample_size=8, in_channels=4, cross_attention_dim=width, **own)
+    _vae(folder, sample_size=64)
     vocabulary = clip_tokenizer(folder / "tokenizer")
     CLIPTextModel(
         CLIPTextConfig(

@@ -16,6 +16,7 @@ from numpy import ndarray
 from scipy import ndimage
 
 from dg.data.robust_fit import basis, fit_frame, fit_robust
+from dg.io.srgb import linear_from_srgb, srgb_from_linear
 
 BORDER = 0.04  # width of the frame that the first fit sees, as a share of the shorter side
 GRAIN_LEFT = (0.5, 0.2, 0.2)  # of the grain is left next to edges, where smoothing finds nothing alike to average
@@ -56,16 +57,6 @@ def to_lab(rgb: Float[ndarray, "H W 3"]) -> Float[ndarray, "H W 3"]:
 
 def to_rgb(lab: Float[ndarray, "H W 3"]) -> Float[ndarray, "H W 3"]:
     return cv2.cvtColor(np.ascontiguousarray(lab, dtype=np.float32), cv2.COLOR_LAB2RGB).clip(0, 1)
-
-
-def linear_light(rgb: Float[ndarray, "H W 3"]) -> Float[ndarray, "H W 3"]:
-    """sRGB's transfer curve undone (IEC 61966-2-1)."""
-    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4).astype(np.float32)
-
-
-def encode_srgb(light: Float[ndarray, "H W 3"]) -> Float[ndarray, "H W 3"]:
-    light = light.clip(0, 1)
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055).astype(np.float32)
 
 
 def spread(
@@ -208,9 +199,9 @@ def dimmed(
     sigma: Float[ndarray, "3"],
 ) -> Bool[ndarray, "H W"]:
     """A shadow multiplies the background's light by one number, and is soft: its steps are little above the noise."""
-    light, behind = linear_light(rgb), linear_light(to_rgb(model))
+    light, behind = linear_from_srgb(rgb), linear_from_srgb(to_rgb(model))
     factor = (light * behind).sum(-1) / np.maximum(np.square(behind).sum(-1), 1e-6)
-    expected = to_lab(encode_srgb(behind * factor[..., None]))
+    expected = to_lab(srgb_from_linear((behind * factor[..., None]).clip(0, 1)))
     chroma = np.linalg.norm((lab - expected)[..., 1:], axis=-1)
     fine, coarse = slope(lab, 1.0), slope(lab, 3.0)
     extra = 0.5 * float(np.linalg.norm(sigma - np.array(NOISE_FLOOR)))

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 from scipy.spatial import cKDTree
 
+from dg.eval.placement import yaw_matrix
 from dg.eval.shape import Nearest, Samples, chamfer, cosine
 
 Similarity = Float[np.ndarray, "4 4"]
@@ -187,6 +188,4 @@ def _about(pivot: Float[np.ndarray, " 3"], rotation: Float[np.ndarray, "3 3"]) -
 
 
 def _turn(degrees: float) -> Float[np.ndarray, "3 3"]:
-    """About +y, from +z towards +x: as a camera's azimuth grows."""
-    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    return yaw_matrix(degrees, torch.float64).numpy()

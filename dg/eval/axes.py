@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dg.eval.layouts.asking import nearest
 from dg.eval.layouts.converted import UNIT
 from dg.eval.layouts.frames import FROM_BLENDER, FROM_Z_UP, from_z_up, rotation_z
 from dg.eval.placement import resized, turned
 from dg.eval.protocol import Item
 from dg.eval.shape import Samples, chamfer, sample_surface
 from dg.eval.shape import nearest as nearest_points
+from dg.io.suggest import nearest
 from dg.types import Mesh
 
 Matrix = Float[Tensor, "3 3"]

@@ -5,9 +5,10 @@ Weights are read from a folder or from the library's cache; nothing is downloade
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from jaxtyping import Float
@@ -36,11 +37,17 @@ class ClipScorer(Protocol):
     def text_image(self, texts: Sequence[str], images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "A B"]: ...
 
 
-class _Cosines:
+class _Cosines(ABC):
     """The arithmetic; subclasses bring the features."""
 
+    library: ClassVar[str]
     name: str
     device: torch.device
+
+    @classmethod
+    def named(cls, model: str) -> str:
+        """What a scorer of that model calls itself unless it is told otherwise."""
+        return f"{cls.library}-{Path(model).name}"
 
     def image_image(self, a: Float[Tensor, "A 3 H W"], b: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "A B"]:
         return _unit(self._pictures(a)) @ _unit(self._pictures(b)).T
@@ -62,11 +69,11 @@ class _Cosines:
     def _texts(self, texts: list[str]) -> Float[Tensor, "A D"]:
         return self._text_features(texts).float().cpu()
 
-    def _image_features(self, pictures: list[Any]) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _image_features(self, pictures: list[Any]) -> Tensor: ...
 
-    def _text_features(self, texts: list[str]) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _text_features(self, texts: list[str]) -> Tensor: ...
 
 
 class OpenClip(_Cosines):
@@ -80,6 +87,8 @@ class OpenClip(_Cosines):
     Raises:
         Unavailable: no such model, no package, no weights.
     """
+
+    library = "openclip"
 
     def __init__(
         self,
@@ -95,7 +104,7 @@ class OpenClip(_Cosines):
             import open_clip
         except ImportError as error:
             raise Unavailable("open_clip is not installed: pip install open-clip-torch") from error
-        self.name = name or f"openclip-{Path(model).name}"
+        self.name = name or self.named(model)
         self.device = torch.device(device)
         if Path(model).is_dir():
             model, weights = _open_clip_folder(Path(model), download), None
@@ -128,6 +137,8 @@ class TransformersClip(_Cosines):
         Unavailable: no package, no weights, or no CLIP in there.
     """
 
+    library = "transformers"
+
     def __init__(
         self,
         model: str = "openai/clip-vit-large-patch14",
@@ -141,7 +152,7 @@ class TransformersClip(_Cosines):
             from transformers import CLIPModel, CLIPProcessor
         except ImportError as error:
             raise Unavailable("transformers is not installed: pip install transformers") from error
-        self.name = name or f"transformers-{Path(model).name}"
+        self.name = name or self.named(model)
         self.device = torch.device(device)
         where = {"local_files_only": not download, "cache_dir": cache_dir}
         try:

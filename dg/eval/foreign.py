@@ -24,11 +24,11 @@ import torch
 import yaml
 
 from dg.eval.axes import Axes, best_quarter_turn, read_axes
-from dg.eval.layouts.asking import nearest
 from dg.eval.layouts.results import LAYOUTS, Layout, detect, read_renders
 from dg.eval.protocol import Item, Protocol, Result
 from dg.io.files import sha256
 from dg.io.mesh import load_mesh
+from dg.io.suggest import nearest
 
 KEYS = ("name", "axes", "layout", "seed", "seconds", "hardware", "vram_gb", "licence", "url", "notes")
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dg.eval.layouts.asking import nearest
+from dg.io.suggest import nearest
 
 REQUIRED = ("object", "method", "question", "score")
 COLUMNS = (*REQUIRED, "rater")

@@ -44,10 +44,10 @@ def turned(mesh: Mesh, axes: Float[Tensor, "3 3"]) -> Mesh:
     return replace(mesh, vertices=mesh.vertices @ axes.T, faces=faces, faces_uv=faces_uv)
 
 
-def yaw_matrix(degrees: float) -> Float[Tensor, "3 3"]:
-    """About +y, from +z towards +x."""
+def yaw_matrix(degrees: float, dtype: torch.dtype = torch.float32) -> Float[Tensor, "3 3"]:
+    """About +y, from +z towards +x: as a camera's azimuth grows."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return torch.tensor([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    return torch.tensor([[c, 0, s], [0, 1, 0], [-s, 0, c]], dtype=dtype)
 
 
 def resized(mesh: Mesh, target: Box) -> Mesh:

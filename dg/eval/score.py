@@ -25,7 +25,7 @@ from dg.eval.protocol import Item, Protocol, Result, ViewSpec
 from dg.eval.views import BY_NAME, novel16
 from dg.eval.volume import volume_iou
 from dg.io.mesh import load_mesh
-from dg.io.ply import read_ply
+from dg.io.ply import is_splats, read_ply
 from dg.meshraster.cpu import CpuMeshRasterizer
 from dg.meshraster.protocol import MeshRasterizer
 from dg.meshraster.render import render_colours
@@ -70,18 +70,6 @@ def score_file(path: Path, truth: Path) -> Score:
 
         return score_splats(activate(read_ply(path)), true_mesh, NumbaRasterizer(), raster)
     return score_mesh(load_mesh(path), true_mesh, raster)
-
-
-def is_splats(path: Path) -> bool:
-    """Whether a ply holds Gaussians.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no file at {path}; check the path")
-    with path.open("rb") as file:
-        return path.suffix.lower() == ".ply" and b"rot_3" in file.read(4096)
 
 
 def read_rules(name: str) -> Protocol:

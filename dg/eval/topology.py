@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
+from dg.core import clean
 from dg.eval.intersections import cutting_faces
 from dg.types import Mesh
 
@@ -36,12 +37,12 @@ def topology(mesh: Mesh) -> Topology:
     start, end = faces.ravel(), faces[:, [1, 2, 0]].ravel()
     edge = np.minimum(start, end) * (int(faces.max()) + 1) + np.maximum(start, end)
     _, index, count = np.unique(edge, return_inverse=True, return_counts=True)
-    forward = np.bincount(index, start < end, len(count))
+    shape = clean.topology(mesh)
     return Topology(
-        watertight=bool((count == 2).all() and (forward == 1).all()),
+        watertight=shape.closed,
         manifold=bool((count <= 2).all()) and _one_fan_each(faces, index),
         self_intersections=float(cutting_faces(mesh).mean()),
-        components=_components(faces),
+        components=shape.components,
         faces=len(faces),
     )
 
@@ -62,11 +63,3 @@ def _one_fan_each(faces: np.ndarray, edge: np.ndarray) -> bool:
     graph = sparse.coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), (faces.size, faces.size))
     fans, _ = csgraph.connected_components(graph, directed=False)
     return fans == len(np.unique(vertex))
-
-
-def _components(faces: np.ndarray) -> int:
-    used, compact = np.unique(faces, return_inverse=True)
-    compact = compact.reshape(-1, 3)
-    rows, columns = compact[:, [0, 1]].ravel(), compact[:, [1, 2]].ravel()
-    graph = sparse.coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), (len(used), len(used)))
-    return int(csgraph.connected_components(graph, directed=False)[0])

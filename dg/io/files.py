@@ -52,6 +52,12 @@ def append_line(path: Path, line: str) -> None:
         os.close(descriptor)
 
 
+def shown(path: Path, root: Path) -> str:
+    """Relative to the folder `root` where it lies below it, else as it was given."""
+    absolute, root = path.resolve(), root.resolve()
+    return str(absolute.relative_to(root)) if absolute.is_relative_to(root) else str(path)
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

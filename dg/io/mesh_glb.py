@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import io
-import json
-import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from dg.io.glb import INDEX_DATA, VERTEX_DATA, Scene
 from dg.io.mesh_write import split_seams, to_bytes
 from dg.types import Mesh
 
 _FLOAT, _UINT32 = 5126, 5125
-_VERTEX_DATA, _INDEX_DATA = 34962, 34963
 _LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP = 9729, 9987, 33071
 _GREY_LINEAR = ((0.5 + 0.055) / 1.055) ** 2.4  # sRGB 0.5, as factors are linear
 
 
 def write_glb(mesh: Mesh, path: Path) -> None:
     split = split_seams(mesh)
-    scene = _Scene()
+    scene = Scene("DreamGaussian Lab", extensionsUsed=["KHR_materials_unlit"])
     attributes = {}
-    indices = scene.accessor(split.faces.reshape(-1).astype("<u4"), "SCALAR", _INDEX_DATA)
-    attributes["POSITION"] = scene.accessor(split.vertices, "VEC3", _VERTEX_DATA, bounds=True)
-    attributes["NORMAL"] = scene.accessor(split.normals, "VEC3", _VERTEX_DATA)
+    indices = _array(scene, split.faces.reshape(-1).astype("<u4"), "SCALAR", INDEX_DATA)
+    attributes["POSITION"] = _array(scene, split.vertices, "VEC3", VERTEX_DATA, bounds=True)
+    attributes["NORMAL"] = _array(scene, split.normals, "VEC3", VERTEX_DATA)
     if split.uv is not None:
-        attributes["TEXCOORD_0"] = scene.accessor(split.uv, "VEC2", _VERTEX_DATA)
+        attributes["TEXCOORD_0"] = _array(scene, split.uv, "VEC2", VERTEX_DATA)
     primitive = {"attributes": attributes, "indices": indices, "mode": 4, "material": 0}
     scene.document |= {
         "scene": 0,
@@ -58,41 +56,13 @@ def _material(mesh: Mesh) -> dict[str, Any]:
     return {"pbrMetallicRoughness": surface, "doubleSided": True, "extensions": {"KHR_materials_unlit": {}}}
 
 
-class _Scene:
-    """Collects the binary chunk and the accessors that describe it."""
-
-    def __init__(self) -> None:
-        self.document: dict[str, Any] = {
-            "asset": {"version": "2.0", "generator": "DreamGaussian Lab"},
-            "extensionsUsed": ["KHR_materials_unlit"],
-            "accessors": [],
-            "bufferViews": [],
-        }
-        self._chunk = bytearray()
-
-    def view(self, data: bytes, target: int | None = None) -> int:
-        """Appends bytes at a multiple of four, as accessors and chunks require."""
-        view = {"buffer": 0, "byteOffset": len(self._chunk), "byteLength": len(data)}
-        self.document["bufferViews"].append(view if target is None else view | {"target": target})
-        self._chunk += data + bytes(-len(data) % 4)
-        return len(self.document["bufferViews"]) - 1
-
-    def accessor(self, array: np.ndarray, kind: str, target: int, bounds: bool = False) -> int:
-        entry: dict[str, Any] = {
-            "bufferView": self.view(array.tobytes(), target),
-            "componentType": _UINT32 if array.dtype.kind == "u" else _FLOAT,
-            "count": len(array),
-            "type": kind,
-        }
-        if bounds:
-            entry |= {"min": array.min(0).tolist(), "max": array.max(0).tolist()}
-        self.document["accessors"].append(entry)
-        return len(self.document["accessors"]) - 1
-
-    def to_bytes(self) -> bytes:
-        self.document["buffers"] = [{"byteLength": len(self._chunk)}]
-        text = json.dumps(self.document, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 4)
-        header = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(self._chunk))
-        chunks = struct.pack("<I4s", len(text), b"JSON") + text, struct.pack("<I4s", len(self._chunk), b"BIN\0")
-        return header + b"".join(chunks) + bytes(self._chunk)
+def _array(scene: Scene, array: np.ndarray, kind: str, target: int, bounds: bool = False) -> int:
+    entry: dict[str, Any] = {
+        "bufferView": scene.view(array.tobytes(), target=target),
+        "componentType": _UINT32 if array.dtype.kind == "u" else _FLOAT,
+        "count": len(array),
+        "type": kind,
+    }
+    if bounds:
+        entry |= {"min": array.min(0).tolist(), "max": array.max(0).tolist()}
+    return scene.accessor(**entry)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from dg.core.facegrid import face_grid, paint_corners
 from dg.io.atlas import pack, tile
+from dg.io.srgb import linear_from_srgb, srgb_from_linear
 from dg.types import Mesh
 
 _UNIFORM_PX = 8  # side of the texture of a plain colour
@@ -143,11 +144,11 @@ def _pbr(material: Any, has_uv: bool) -> np.ndarray | None:
     factor = None if factor is None else np.asarray(factor[:3], np.float32) / 255
     image = material.baseColorTexture if has_uv else None
     if image is None:
-        return _uniform(_srgb_from_linear(np.ones(3, np.float32) if factor is None else factor))
+        return _uniform(srgb_from_linear(np.ones(3, np.float32) if factor is None else factor))
     picture = _picture(image)
     if factor is None or (factor == 1).all():
         return picture
-    return _srgb_from_linear(_linear_from_srgb(picture) * factor)  # glTF multiplies in linear light
+    return srgb_from_linear(linear_from_srgb(picture) * factor)  # glTF multiplies in linear light
 
 
 def _painted(corners: Float[np.ndarray, "F 3 3"]) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +168,7 @@ def _picture(image: Image.Image) -> Float[np.ndarray, "h w 3"]:
 
 def _srgb_bytes(rgb: np.ndarray, linear: bool) -> np.ndarray:
     values = np.asarray(rgb, np.float32) / 255
-    return _srgb_from_linear(values) if linear else values
+    return srgb_from_linear(values) if linear else values
 
 
 def _gltf(path: Path) -> dict[str, Any]:
@@ -183,12 +184,3 @@ def _gltf(path: Path) -> dict[str, Any]:
 def _linear_vertex_colours(gltf: dict[str, Any]) -> bool:
     """glTF's vertex colours are linear by specification, but trimesh, a common writer, stores them as displayed."""
     return bool(gltf) and "trimesh" not in str(gltf.get("asset", {}).get("generator", ""))
-
-
-def _srgb_from_linear(x: np.ndarray) -> np.ndarray:
-    """IEC 61966-2-1."""
-    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-8) ** (1 / 2.4) - 0.055).astype(np.float32)
-
-
-def _linear_from_srgb(x: np.ndarray) -> np.ndarray:
-    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4).astype(np.float32)

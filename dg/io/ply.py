@@ -66,6 +66,18 @@ def write_ply(raw: RawGaussians, path: str | Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def is_splats(path: Path) -> bool:
+    """Whether a file is a ply of Gaussians: its header names rotations.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file at {path}; check the path")
+    with path.open("rb") as file:
+        return path.suffix.lower() == ".ply" and b"rot_3" in file.read(4096)
+
+
 def read_ply(path: str | Path) -> RawGaussians:
     """Reads Gaussians of SH degree 0 to 3 (inferred) from an ascii or binary ply; other properties are ignored.
 

@@ -18,7 +18,7 @@ from dg.core.camera import spherical
 from dg.core.diffusion import eps_from_v, per_sample, scaled_linear_alpha_bar
 from dg.core.perp_neg import VIEWS, mix_views, nearest_view, perp_neg
 from dg.priors.checkpoint import find_checkpoint, load_model, placement
-from dg.priors.exact import resize_square
+from dg.priors.latent import LatentPictures
 from dg.priors.prompts import PromptEncoder, load_tokenizer
 from dg.types import Cameras, Condition, Prediction, Reference
 
@@ -43,7 +43,7 @@ class _Texts:
     weights: Float[Tensor, "B N"]
 
 
-class StableDiffusion:
+class StableDiffusion(LatentPictures):
     """Args:
     checkpoint: a folder in the diffusers layout (unet/, vae/, text_encoder/, tokenizer/, scheduler/), or a hub id.
     revision: of the hub repository.
@@ -58,8 +58,6 @@ class StableDiffusion:
         FileNotFoundError: the weights are not there; names what was looked for and where.
         ValueError: they are cut short, or of another kind of model.
     """
-
-    views_per_sample = 1
 
     def __init__(
         self,
@@ -110,15 +108,6 @@ class StableDiffusion:
         else:
             cond = self.prompts([(prompt, "")]).expand(count, -1, -1)
         return Condition(cameras, background, _Texts(cond, uncond, negatives, weights))
-
-    def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 4 h w"]:
-        """The posterior's mode times the scaling factor (the release draws a sample; the mode is without noise)."""
-        small = resize_square(rgb, self.image_size).to(self.device, self.dtype)
-        return self.vae.encode(2 * small - 1).latent_dist.mode().float() * self.vae.config.scaling_factor
-
-    def decode(self, z: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B 3 H W"]:
-        picture = self.vae.decode(z.to(self.dtype) / self.vae.config.scaling_factor).sample
-        return (picture.float() / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
     def predict(self, z_t: Float[Tensor, "B 4 h w"], t: Int[Tensor, B], cond: Condition) -> Prediction:

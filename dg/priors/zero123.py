@@ -21,6 +21,7 @@ from dg.core.diffusion import scaled_linear_alpha_bar
 from dg.core.picture import over
 from dg.priors.checkpoint import check_file, find_checkpoint, frozen, load_model, placement
 from dg.priors.exact import resize_square
+from dg.priors.latent import LatentPictures
 from dg.types import Cameras, Condition, Prediction, Reference
 
 LAYOUT = dict.fromkeys(("unet", "vae", "image_encoder", "clip_camera_projection"), ("config.json",))
@@ -35,7 +36,7 @@ class _Tokens:
     latent: Float[Tensor, "B 4 h w"]
 
 
-class Zero123:
+class Zero123(LatentPictures):
     """Args:
     checkpoint: a folder in the diffusers layout (unet/, vae/, image_encoder/, clip_camera_projection/), or a hub id.
     revision: of the hub repository.
@@ -47,8 +48,6 @@ class Zero123:
         FileNotFoundError: the weights are not there; names what was looked for and where.
         ValueError: they are cut short, or of another kind of model.
     """
-
-    views_per_sample = 1
 
     def __init__(
         self,
@@ -103,15 +102,6 @@ class Zero123:
             latent = self.vae.encode(2 * white - 1).latent_dist.mode()
             self._cached = reference, embedding, latent
         return self._cached[1:]
-
-    def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 4 h w"]:
-        """The posterior's mode times the scaling factor (the release draws a sample; the mode is without noise)."""
-        small = resize_square(rgb, self.image_size).to(self.device, self.dtype)
-        return self.vae.encode(2 * small - 1).latent_dist.mode().float() * self.vae.config.scaling_factor
-
-    def decode(self, z: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B 3 H W"]:
-        picture = self.vae.decode(z.to(self.dtype) / self.vae.config.scaling_factor).sample
-        return (picture.float() / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
     def predict(self, z_t: Float[Tensor, "B 4 h w"], t: Int[Tensor, B], cond: Condition) -> Prediction:

@@ -7,7 +7,6 @@ and the mend.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import types
@@ -17,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dg.io import suggest
 from dg.runtime.errors import UserError
 
 MARKS = ("_target_", "_partial_")
@@ -26,12 +26,8 @@ _LEAVES = (bool, int, float, str)
 
 
 def nearest(word: str, valid: Iterable[str], limit: int = 30) -> str:
-    """'; did you mean X?', or the list of what is valid if it is short: ready to be appended to a message."""
-    valid = sorted({str(v) for v in valid if not str(v).startswith("_")})
-    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f" (valid: {', '.join(valid)})" if 0 < len(valid) <= limit else ""
+    """`dg.io.suggest.nearest` of names in a config: in order, without those that begin with an underscore."""
+    return suggest.nearest(word, sorted({str(v) for v in valid if not str(v).startswith("_")}), limit)
 
 
 def locate(path: str, where: str) -> Callable[..., Any]:

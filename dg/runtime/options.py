@@ -186,20 +186,8 @@ def default_name(config: Mapping[str, Any]) -> str:
 # Overrides that say nothing about what a job of a sweep computes, or that its base name tells already.
 _UNNAMED = (
     *("input", "prompt", "name", "outdir", "stages", "device", "threads", "resume", "overwrite", "strict"),
-    *(
-        "checkpoint_every",
-        "objective",
-        "logger",
-        "trainer",
-        "paths",
-        "preview",
-        "clip",
-        "sweep",
-        "debug",
-        "hydra",
-        "worker",
-        "workers",
-    ),
+    *("checkpoint_every", "objective", "logger", "trainer", "paths", "preview", "clip", "sweep", "debug"),
+    *("hydra", "worker", "workers"),
 )
 
 

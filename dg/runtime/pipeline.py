@@ -49,7 +49,7 @@ def run(job: Job, shelf: PriorShelf | None = None, quiet: bool = False) -> float
         record.save(path)
         start = time.monotonic()
         before = record.seconds
-        current = Run(config, path, record, stop, read_metrics(path), shelf)
+        current = Run(config, path, record, stop, read_metrics(path), shelf or PriorShelf())
         log.info("%s", path)
         seed_everything(config["seed"])
         try:

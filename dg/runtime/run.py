@@ -28,7 +28,7 @@ class Run:
     manifest: Manifest
     stop: StopSignal
     results: dict[str, Any] = field(default_factory=dict)  # what metrics.json gets
-    shelf: PriorShelf | None = None  # where a prior outlives the run
+    shelf: PriorShelf = field(default_factory=PriorShelf)  # of somebody else's, where the prior outlives the run
 
     def part(self, group: str, **given: Any) -> Any:
         """Builds the component of a config group. Values without effect become warnings, errors with strict=true."""
@@ -61,7 +61,7 @@ class Run:
             prior = self.part("prior")
             return prior.to(self.device) if hasattr(prior, "to") else prior
 
-        return build_it() if self.shelf is None else self.shelf.get(self.config["prior"], str(self.device), build_it)
+        return self.shelf.get(self.config["prior"], str(self.device), build_it)
 
     @cached_property
     def loggers(self) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dg.core.picture import over
-from dg.runtime.errors import UserError
+from dg.runtime.clip import load
 from dg.runtime.logging import log
 from dg.runtime.preview import Subject
 from dg.runtime.run import Run
@@ -28,7 +28,7 @@ def similarity(run: Run, subject: Subject) -> dict[str, Any]:
     kind = "image_image" if subject.reference is not None else "text_image"
     if kind == "text_image" and not run.config["prompt"]:
         return {}
-    scorer = _scorer(run)
+    scorer = load(run.config["clip"], run.device)
     if isinstance(scorer, str):
         log.warning("clip/%s is left blank: %s", kind, scorer)
         return {f"clip/{kind}": None, "clip/reason": scorer}
@@ -50,16 +50,3 @@ def unmeasured(run: Run) -> bool:
 
 def without_similarity(results: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in results.items() if not key.startswith("clip/")}
-
-
-def _scorer(run: Run) -> Any | str:
-    """The model that group `clip` names, or why it is not to be had."""
-    given = {"device": str(run.device)} if "device" in run.config["clip"] else {}  # "auto" is settled
-    try:
-        return run.part("clip", **given)
-    except UserError as error:
-        from dg.eval.clip import Unavailable
-
-        if isinstance(error.__cause__, Unavailable):
-            return " ".join(str(error.__cause__).split())
-        raise

@@ -9,8 +9,6 @@ from __future__ import annotations
 import base64
 import gzip
 import io
-import json
-import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,12 +19,13 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from dg.core.clean import decimate
+from dg.io.glb import INDEX_DATA, VERTEX_DATA, Scene
 from dg.io.mesh import load_mesh
 from dg.io.mesh_write import split_seams, to_bytes
+from dg.io.srgb import linear_from_srgb
 from dg.types import Mesh
 
 _USHORT, _UINT, _BYTE = 5123, 5125, 5120
-_VERTEX_DATA, _INDEX_DATA = 34962, 34963
 _FULL = 65535
 TIERS = ((60_000, 1024), (30_000, 512), (10_000, 256))  # faces, side of the texture in pixels
 
@@ -68,26 +67,32 @@ def to_glb(mesh: Mesh, max_faces: int, texture_px: int) -> bytes:
     split = split_seams(mesh)
     low, high = split.vertices.min(0), split.vertices.max(0)
     scale = float(max((high - low).max(), 1e-12))
-    scene = _Scene()
+    scene = Scene(
+        "DreamGaussian Lab, for the leaderboard's page",
+        extensionsUsed=["KHR_mesh_quantization", "KHR_materials_unlit"],
+        extensionsRequired=["KHR_mesh_quantization"],
+    )
     positions = _pad(np.rint((split.vertices - low) / scale * _FULL).astype("<u2"), 4)
-    attributes = {"POSITION": scene.vertices(positions, "VEC3", _USHORT, 3)}
+    attributes = {"POSITION": _vertices(scene, positions, "VEC3", _USHORT, 3)}
     if split.uv is not None and mesh.texture is not None:
         uv = np.rint(np.clip(split.uv, 0, 1) * _FULL).astype("<u2")
-        attributes["TEXCOORD_0"] = scene.vertices(uv, "VEC2", _USHORT, 2)
+        attributes["TEXCOORD_0"] = _vertices(scene, uv, "VEC2", _USHORT, 2)
     elif colours is not None:
-        attributes["COLOR_0"] = scene.vertices(_pad(colours, 4, _FULL), "VEC4", _USHORT, 4)
+        attributes["COLOR_0"] = _vertices(scene, _pad(colours, 4, _FULL), "VEC4", _USHORT, 4)
     else:  # plain grey needs light to have a form
-        attributes["NORMAL"] = scene.vertices(_pad(np.rint(split.normals * 127).astype("i1"), 4), "VEC3", _BYTE, 3)
+        attributes["NORMAL"] = _vertices(scene, _pad(np.rint(split.normals * 127).astype("i1"), 4), "VEC3", _BYTE, 3)
     lit = "NORMAL" in attributes
     index = split.faces.reshape(-1)
     wide = len(split.vertices) > _FULL
     primitive = {
         "attributes": attributes,
-        "indices": scene.indices(index.astype("<u4" if wide else "<u2"), _UINT if wide else _USHORT),
+        "indices": _indices(scene, index.astype("<u4" if wide else "<u2"), _UINT if wide else _USHORT),
         "material": 0,
     }
     textured = "TEXCOORD_0" in attributes
     scene.document |= {
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0, "scale": [scale] * 3, "translation": [float(x) for x in low]}],
         "meshes": [{"primitives": [primitive]}],
         "materials": [_material(lit, textured)],
@@ -110,7 +115,7 @@ def _coarser(mesh: Mesh, max_faces: int) -> tuple[Mesh, np.ndarray | None]:
     x = np.clip((whole.uv[:, 0] * width).astype(int), 0, width - 1)
     y = np.clip((whole.uv[:, 1] * height).astype(int), 0, height - 1)
     srgb = mesh.texture.detach().cpu().numpy()[y, x]
-    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    linear = linear_from_srgb(srgb)
     _, nearest = cKDTree(whole.vertices).query(split_seams(small).vertices)
     return small, np.rint(np.clip(linear, 0, 1) * _FULL).astype("<u2")[nearest]
 
@@ -139,52 +144,14 @@ def _pad(rows: np.ndarray, width: int, value: int = 0) -> np.ndarray:
     return np.pad(rows, ((0, 0), (0, width - rows.shape[1])), constant_values=value)
 
 
-class _Scene:
-    def __init__(self) -> None:
-        self.document: dict[str, Any] = {
-            "asset": {"version": "2.0", "generator": "DreamGaussian Lab, for the leaderboard's page"},
-            "extensionsUsed": ["KHR_mesh_quantization", "KHR_materials_unlit"],
-            "extensionsRequired": ["KHR_mesh_quantization"],
-            "scene": 0,
-            "scenes": [{"nodes": [0]}],
-            "accessors": [],
-            "bufferViews": [],
-        }
-        self._chunk = bytearray()
+def _vertices(scene: Scene, rows: np.ndarray, kind: str, component: int, used: int) -> int:
+    """Normalised integers; rows may be padded beyond the `used` columns."""
+    view = scene.view(np.ascontiguousarray(rows).tobytes(), target=VERTEX_DATA, byteStride=rows.strides[0])
+    bounds = {"min": rows[:, :used].min(0).tolist(), "max": rows[:, :used].max(0).tolist()}
+    facts = {"bufferView": view, "count": len(rows), "type": kind, "normalized": True}
+    return scene.accessor(**facts, **bounds, componentType=component)
 
-    def view(self, data: bytes, **more: int) -> int:
-        views = self.document["bufferViews"]
-        views.append({"buffer": 0, "byteOffset": len(self._chunk), "byteLength": len(data)} | more)
-        self._chunk += data + bytes(-len(data) % 4)
-        return len(views) - 1
 
-    def vertices(self, rows: np.ndarray, kind: str, component: int, used: int) -> int:
-        """Normalised integers; rows may be padded beyond the `used` columns."""
-        view = self.view(np.ascontiguousarray(rows).tobytes(), target=_VERTEX_DATA, byteStride=rows.strides[0])
-        bounds = {"min": rows[:, :used].min(0).tolist(), "max": rows[:, :used].max(0).tolist()}
-        return self._accessor(
-            {"bufferView": view, "count": len(rows), "type": kind, "normalized": True} | bounds, component
-        )
-
-    def indices(self, flat: np.ndarray, component: int) -> int:
-        view = self.view(flat.tobytes(), target=_INDEX_DATA)
-        return self._accessor({"bufferView": view, "count": len(flat), "type": "SCALAR"}, component)
-
-    def _accessor(self, entry: dict[str, Any], component: int) -> int:
-        self.document["accessors"].append(entry | {"componentType": component})
-        return len(self.document["accessors"]) - 1
-
-    def to_bytes(self) -> bytes:
-        self.document["buffers"] = [{"byteLength": len(self._chunk)}]
-        text = json.dumps(self.document, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 4)
-        head = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(self._chunk))
-        return b"".join(
-            [
-                head,
-                struct.pack("<I4s", len(text), b"JSON"),
-                text,
-                struct.pack("<I4s", len(self._chunk), b"BIN\0"),
-                self._chunk,
-            ]
-        )
+def _indices(scene: Scene, flat: np.ndarray, component: int) -> int:
+    view = scene.view(flat.tobytes(), target=INDEX_DATA)
+    return scene.accessor(bufferView=view, count=len(flat), type="SCALAR", componentType=component)

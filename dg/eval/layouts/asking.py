@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
-
-
-def nearest(word: str, valid: Iterable[str], limit: int = 30) -> str:
-    """'; did you mean X?', or what is valid if that is short; ready to be appended to a message."""
-    valid = list(dict.fromkeys(map(str, valid)))
-    close = difflib.get_close_matches(str(word), valid, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f" (valid: {', '.join(valid)})" if 0 < len(valid) <= limit else ""
 
 
 def given_folder(root: str | Path | None, key: str, what: str, origin: str) -> Path:

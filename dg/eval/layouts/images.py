@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dg.eval.layouts.asking import nearest
 from dg.eval.protocol import Item
+from dg.io.suggest import nearest
 
 COLUMNS = ("image", "prompt", "elevation", "truth", "name", "recenter", "truth_yaw")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")

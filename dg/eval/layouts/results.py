@@ -19,6 +19,7 @@ from dg.eval.layouts.images import slug
 from dg.eval.layouts.pictures import read, stacked
 from dg.eval.layouts.t3bench import folder_name
 from dg.eval.protocol import Item, Protocol, Renders
+from dg.io.ply import is_splats
 
 MESHES = (".glb", ".gltf", ".obj", ".ply")
 _INNER = ("mesh", "model", "mesh/mesh", "meshes/model", "textured", "coarse")
@@ -49,16 +50,11 @@ def _names(item: Item) -> list[str]:
     return [f"{name}{ending}" for name in names for ending in ("", "_rgba", "_view", "_mesh")]
 
 
-def _is_splats(path: Path) -> bool:
-    with path.open("rb") as file:
-        return path.suffix.lower() == ".ply" and b"rot_3" in file.read(4096)
-
-
 def _meshes(folder: Path, item: Item, seed: int) -> tuple[Path, ...]:
     for name in _names(item):
         stems = [folder / name, *(folder / name / inner for inner in _INNER)]
         for path in (Path(f"{stem}{suffix}") for stem in stems for suffix in MESHES):
-            if path.is_file() and not _is_splats(path):
+            if path.is_file() and not is_splats(path):
                 return (path,)
     return ()
 
@@ -68,7 +64,7 @@ def _splats(folder: Path, item: Item, seed: int) -> tuple[Path, ...]:
         plain = [folder / f"{name}.ply", folder / f"{name}_model.ply", folder / name / "gaussians.ply"]
         trained = (folder / name / "point_cloud").glob("iteration_*/point_cloud.ply")
         for path in [*plain, *sorted(trained, key=lambda p: -_digits(p.parent.name))]:
-            if path.is_file() and _is_splats(path):
+            if path.is_file() and is_splats(path):
                 return (path,)
     return ()
 
@@ -178,7 +174,7 @@ def detect(folder: Path) -> Layout:
 
 def _may_be(name: str, path: Path) -> bool:
     if name in ("meshes", "splats"):
-        return _is_splats(path) == (name == "splats")
+        return is_splats(path) == (name == "splats")
     if name == "strip":
         from PIL import Image
 

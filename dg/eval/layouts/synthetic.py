@@ -8,11 +8,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from dg.eval.layouts.asking import nearest
 from dg.eval.protocol import Item
 from dg.io.files import sha256, write_json
 from dg.io.images import write_png
 from dg.io.mesh import save_mesh
+from dg.io.suggest import nearest
 
 log = logging.getLogger("dg")
 

@@ -7,6 +7,7 @@ import platform
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dg.eval.placement import turned
 from dg.eval.protocol import Item, Protocol, Result
 from dg.eval.records import Record, append
 from dg.eval.scoring import Scores, score
+from dg.io.files import shown
 from dg.io.images import write_png
 from dg.io.mesh import load_mesh, save_mesh
 from dg.runtime.errors import Interrupted, UserError
@@ -34,6 +36,7 @@ class Case:
     seed: int
     key: str
     identity: str  # of the method
+    content: str  # checksum of the item
     place: Path  # run folder, below the board's
 
     @property
@@ -53,7 +56,7 @@ def cases(
             for item in (i for i in items if method.applies(i)):
                 key = checksum([protocol_hash, sums[item.name], method.name, identity, seed])
                 place = board / "runs" / _safe(method.name) / f"{_safe(item.name)}-{seed}-{key[:6]}"
-                found.append(Case(method, item, seed, key, identity, place))
+                found.append(Case(method, item, seed, key, identity, sums[item.name], place))
     return found
 
 
@@ -80,6 +83,12 @@ class Judge:
     splat_raster: Any
     scorers: Sequence[Any] = ()
     absent: dict[str, str] | None = None
+
+    @cached_property
+    def _revision(self) -> str | None:
+        """Of the code that this process has loaded, so asked for once."""
+        revision, modified = git_revision()
+        return None if revision is None else revision[:12] + ("+changes" if modified else "")
 
     def stages(self, case: Case) -> list[str]:
         stages = case.method.stages(case.item)
@@ -153,7 +162,6 @@ class Judge:
         return replace(record, scores=values, blanks=blanks, failure=reason)
 
     def _blank(self, case: Case, stage: str, made: Made, attempts: int) -> Record:
-        revision, modified = git_revision()
         return Record(
             key=case.key,
             protocol=self.protocol.name,
@@ -167,13 +175,13 @@ class Judge:
             attempts=attempts,
             command=made.command,
             config=case.identity,
-            revision=None if revision is None else revision[:12] + ("+changes" if modified else ""),
+            revision=self._revision,
             machine=f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
             device=made.device,
             licence=case.method.licence,
             versions=made.versions,
             finished=now(),
-            input_picture=self._relative(case.item.image),
+            input_picture=None if case.item.image is None else shown(case.item.image.resolve(), self.board),
         )
 
     def _pictures(self, case: Case, stage: str, scores: Scores) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -187,7 +195,7 @@ class Judge:
         ours = written(self.board / "pictures" / case.key / stage, scores.rgb)
         if scores.truth_rgb is None:
             return ours, ()
-        folder = self.board / "pictures" / self.protocol_hash / item_checksum(case.item) / "truth"
+        folder = self.board / "pictures" / self.protocol_hash / case.content / "truth"
         return ours, written(folder, scores.truth_rgb)
 
     def _mesh(self, result: Result, case: Case, stage: str) -> str | None:
@@ -196,18 +204,11 @@ class Judge:
             return None
         inside = result.mesh.resolve().is_relative_to(self.board.resolve())
         if inside and result.axes is None:
-            return self._relative(result.mesh)
+            return shown(result.mesh, self.board)
         path = self.board / "meshes" / f"{case.key}-{stage}.glb"
         mesh = load_mesh(result.mesh)
         save_mesh(mesh if result.axes is None else turned(mesh, result.axes), path)
-        return self._relative(path)
-
-    def _relative(self, path: Path | None) -> str | None:
-        """Relative to the board where it lies below it, else as it is."""
-        if path is None:
-            return None
-        absolute, root = path.resolve(), self.board.resolve()
-        return str(absolute.relative_to(root)) if absolute.is_relative_to(root) else str(absolute)
+        return shown(path, self.board)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -106,8 +106,10 @@ def _work(todo: Sequence[Case], judge: Judge, config: dict[str, Any], stop: Stop
     if since and config["workers"] > 1:
         raise UserError("overwrite=true works with workers=1: workers could not tell new records from old ones")
 
+    booked = Booked(path, since)
+
     def is_done(key: str) -> bool:
-        return not _open([by_key[key]], judge, [r for r in read(path) if r.finished >= since])
+        return all((key, stage) in booked.have() for stage in judge.stages(by_key[key]))
 
     done = [key for key in by_key if is_done(key)]
     clock, written = Clock({c.key: c.method.name for c in todo}, done), time.monotonic()
@@ -125,6 +127,22 @@ def _work(todo: Sequence[Case], judge: Judge, config: dict[str, Any], stop: Stop
             written = time.monotonic()
         if stop.requested:
             raise Interrupted("between two cases; the same command continues")
+
+
+class Booked:
+    """What records.jsonl holds since a time. The file only grows, so it is read again when it has grown."""
+
+    def __init__(self, path: Path, since: str) -> None:
+        self._path, self._since, self._size = path, since, -1
+        self._have: set[tuple[str, str]] = set()
+
+    def have(self) -> set[tuple[str, str]]:
+        """(key, stage) of every record."""
+        size = self._path.stat().st_size if self._path.is_file() else 0
+        if size != self._size:
+            self._have = {(r.key, r.stage) for r in read(self._path) if r.finished >= self._since}
+            self._size = size
+        return self._have
 
 
 def _say(case: Case, records: Sequence[Record], protocol: Protocol, seconds: float, clock: Clock, workers: int) -> None:

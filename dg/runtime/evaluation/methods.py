@@ -31,7 +31,7 @@ RUNS = {
         "distill.weighting=uniform",
     ],
 }
-FROM_TRUTH = ("oracle", "oracle_blur", "reconstruction")
+FROM_TRUTH = ("oracle", "oracle_blur")
 REFERENCES = ("truth", "reconstruction", "oracle", "silhouette", "billboard", "input_copied")
 
 
@@ -107,7 +107,10 @@ def resolve(config: dict[str, Any], overrides: Sequence[str], protocol: Protocol
     def run(name: str, own: list[str], kind: str) -> RunMethod:
         shown = f"{name} ({preset})" if preset else name
         combined = merged(general, own)
-        return RunMethod(shown, combined, config_dir, kind, config.get("licence"), _from_truth(combined), shelf=shelf)
+        return RunMethod(shown, combined, config_dir, kind, _from_truth(combined), shelf)
+
+    def reference(name: str) -> RunMethod | BuiltIn:
+        return run(name, RUNS[name], "reference") if name in RUNS else BuiltIn(name, protocol)
 
     found: list[Any] = []
     priors = sorted(p.stem for p in (config_dir / "prior").glob("*.yaml") if not p.stem.startswith("_"))
@@ -116,10 +119,8 @@ def resolve(config: dict[str, Any], overrides: Sequence[str], protocol: Protocol
             found.append(run(_own_name(general, config_dir), [], "ours"))
         elif own := own_overrides(entry):
             found.append(run(_own_name(merged(general, own), config_dir), own, "ours"))
-        elif entry in REFERENCES and entry not in RUNS:
-            found.append(BuiltIn(entry, protocol))
-        elif entry in RUNS:
-            found.append(run(entry, RUNS[entry], "reference"))
+        elif entry in REFERENCES:
+            found.append(reference(entry))
         elif entry in priors:
             found.append(run(entry, [f"prior={entry}"], "ours"))
         else:
@@ -135,7 +136,7 @@ def resolve(config: dict[str, Any], overrides: Sequence[str], protocol: Protocol
     for name in map(str, as_list(config["references"], "references")):
         if name not in REFERENCES:
             raise UserError(f"references: there is no {name}{nearest(name, REFERENCES)}")
-        found.append(run(name, RUNS[name], "reference") if name in RUNS else BuiltIn(name, protocol))
+        found.append(reference(name))
     return _unique(found)
 
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from dg.core.camera import FOVY_DEG
 from dg.eval.layouts.converted import mesh_in_our_frame
 from dg.eval.protocol import Item, Result
+from dg.io.files import shown
 from dg.runtime import compose, folder, launch
 from dg.runtime.errors import Interrupted
 from dg.runtime.evaluation.made import Made, checksum
@@ -60,9 +61,9 @@ class RunMethod:
     overrides: list[str]
     config_dir: Path
     kind: str = "ours"
-    licence: str | None = None
     from_truth: bool = False
     shelf: PriorShelf = field(default_factory=PriorShelf)
+    licence: str | None = None
 
     def __post_init__(self) -> None:
         needed = ["prior.mesh=truth"] if self.from_truth else []
@@ -117,13 +118,14 @@ class RunMethod:
 
     def command(self, item: Item, seed: int) -> str:
         """How to get the same by hand."""
-        parts = [*self.overrides]
-        parts += [f"input={short(item.image)}"] if item.image is not None else []
+        parts, here = [*self.overrides], Path.cwd()
+        parts += [f"input={shown(item.image, here)}"] if item.image is not None else []
         parts += [f"prompt={item.prompt}"] if item.prompt is not None else []
         parts += [f"elevation={item.elevation_deg:g}"] if item.elevation_deg else []
         parts += [] if item.recenter else ["recenter=false"]
         parts += [] if item.recenter or item.fovy_deg == FOVY_DEG else [f"camera.fovy_deg={item.fovy_deg:g}"]
-        parts += [f"prior.mesh={short(item.truth)}", f"camera.radius={item.radius:g}"] if self.from_truth else []
+        if self.from_truth and item.truth is not None:
+            parts += [f"prior.mesh={shown(item.truth, here)}", f"camera.radius={item.radius:g}"]
         return shlex.join(["python", "train.py", *parts, f"seed={seed}"])
 
     def _made(self, item: Item, place: Path, config: dict[str, Any], command: str, failure: str | None) -> Made:
@@ -146,13 +148,6 @@ class RunMethod:
             manifest.versions if manifest is not None else {},
             manifest.device if manifest is not None else "",
         )
-
-
-def short(path: Path | None) -> str:
-    """Relative to where the evaluation was started, if it lies below."""
-    here = Path.cwd()
-    absolute = Path(path or "").resolve()
-    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(path)
 
 
 def _standing(item: Item, place: Path) -> Path:

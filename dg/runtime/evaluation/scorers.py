@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-from dg.eval.clip import ClipScorer, Unavailable
+from dg.eval.clip import ClipScorer
 from dg.eval.protocol import Protocol
 from dg.runtime import device
-from dg.runtime.build import build
-from dg.runtime.errors import UserError
+from dg.runtime.build import locate
+from dg.runtime.clip import load
 from dg.runtime.logging import log
 
 
@@ -22,25 +22,24 @@ def clip_scorers(
 
     A protocol names its models as the scorers name themselves; conf/clip has one file for each.
     """
-    place = {"device": str(device.resolve(config["device"]))}
-    wanted = [config["clip"] | place] if "_target_" in config["clip"] else []
+    wanted = [config["clip"]] if "_target_" in config["clip"] else []
     if protocol.clip:
-        named = [yaml.safe_load(p.read_text()) for p in sorted((config_dir / "clip").glob("*.yaml"))]
-        wanted += [n | place for n in named if n and _name(n) in protocol.clip]
-    found, absent = [], {}
+        shipped = [yaml.safe_load(p.read_text()) for p in sorted((config_dir / "clip").glob("*.yaml"))]
+        wanted += [node for node in shipped if node and _name(node) in protocol.clip]
+    place, found, absent = device.resolve(config["device"]), {}, {}
     for node in wanted:
-        try:
-            found.append(build(node, "clip"))
-        except UserError as error:
-            if not isinstance(error.__cause__, Unavailable):
-                raise
-            absent[_name(node)] = " ".join(str(error.__cause__).split())
+        scorer = load(node, place)
+        if isinstance(scorer, str):
+            absent[_name(node)] = scorer
+        else:
+            found[scorer.name] = scorer
     for name, reason in absent.items():
         log.warning("no CLIP figures of %s: %s", name, reason)
-    return list({s.name: s for s in found}.values()), absent
+    return list(found.values()), absent
 
 
 def _name(node: dict[str, Any]) -> str:
-    """As the scorer that the node builds will call itself."""
-    library = "openclip" if str(node["_target_"]).endswith("OpenClip") else "transformers"
-    return str(node.get("name") or f"{library}-{Path(str(node.get('model'))).name}")
+    """As the scorer that the node builds will call itself; of a class of somebody's own, the class's name."""
+    named = getattr(locate(node["_target_"], "clip"), "named", None)
+    default = named(str(node["model"])) if named is not None else str(node["_target_"]).rpartition(".")[2]
+    return str(node.get("name") or default)
