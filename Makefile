@@ -36,6 +36,7 @@ format: setup  ## let ruff mend what it can
 leaderboard: setup  ## our objects with known truth: every method measured, the README's table rewritten
 	$(RUN) evaluate.py protocol=synthetic_gt methods=[zero123_mini] preset=quick
 	$(RUN) -m dg.eval.board outputs/leaderboard --readme README.md --figures psnr_db,silhouette_iou,volume_iou/unaligned
+	cp outputs/leaderboard/leaderboard.md outputs/leaderboard/objects.csv experiments/leaderboard/
 
 bench: setup  ## timings, appended as records to benchmarks/results/
 	$(RUN) -m benchmarks
