@@ -17,7 +17,7 @@ SMALL += "resolution.boundaries=[] preview=none stages=[gaussians] device=cpu na
 COMMAND = [sys.executable, str(ROOT / "train.py"), *SMALL.split()]
 
 
-WHOLE = "debug=fast prior=point iters=60 checkpoint_every=5 densify.start=10 densify.interval=20 iters_refine=40 "
+WHOLE = "debug=fast prior=point iters=150 checkpoint_every=5 densify.start=10 densify.interval=20 iters_refine=40 "
 WHOLE += "refine.size=128 preview=none device=cpu name=run"
 EVERY_STAGE = [sys.executable, str(ROOT / "train.py"), *WHOLE.split()]
 RESULTS = ("gaussians.ply", "coarse.glb", "mesh.glb")
