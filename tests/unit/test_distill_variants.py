@@ -73,6 +73,11 @@ def literal(method: Distillation, x: np.ndarray, e: np.ndarray, t: int) -> np.nd
         d = perturbed - sigma * cfg(perturbed / math.sqrt(1 + sigma**2), t, s)
         return -(d - (x if method.variance_reduced else perturbed)) / sigma
     if isinstance(method, X0):
+        path = [t]
+        for left in range(method.steps - 1, 0, -1):
+            path.append(path[-1] * left // (left + 1))
+        x_t, t = walk(x_t, path, lambda z, t: cfg(z, t, s)), path[-1]
+        a = AB[t]
         return 2 * (x - (x_t - math.sqrt(1 - a) * cfg(x_t, t, s)) / math.sqrt(a))
     if isinstance(method, CSD):
         return s * (y(x_t, t) - empty(x_t, t))
@@ -92,7 +97,7 @@ def literal(method: Distillation, x: np.ndarray, e: np.ndarray, t: int) -> np.nd
     return cfg(x_t, t, s) - e
 
 
-@pytest.mark.parametrize("method", [*UNGUIDED, SJC(variance_reduced=False), *GUIDED], ids=repr)
+@pytest.mark.parametrize("method", [*UNGUIDED, SJC(variance_reduced=False), X0(steps=3), *GUIDED], ids=repr)
 @pytest.mark.parametrize("s", [1.0, 3.0])
 def test_values_and_the_gradient_on_the_picture(method: Distillation, s: float) -> None:
     method = replace(method, guidance_scale=s, weight=1.7, scale_to_elements=4096)

@@ -21,6 +21,7 @@ RANK = {
     "eval": 5,
     "stages": 6,
     "runtime": 7,
+    "experiment": 8,
 }
 HEAVY = {"hydra": {"runtime"}, "lightning": {"stages", "runtime"}, "wandb": {"runtime"}}
 FILES = sorted((ROOT / "dg").rglob("*.py"))

@@ -8,7 +8,7 @@ percentiles are moved outwards as Student's t asks (Hesterberg 2015, the expande
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -129,3 +129,31 @@ def _weights(
             weight += np.bincount((row + start[drawn] + pick).ravel(), share.ravel(), resamples * total)
         sides.append(weight.reshape(resamples, total))
     return sides[0], sides[1]
+
+
+def sign_flip_p(differences: Sequence[float], *, resamples: int = 20_000, seed: int = 0) -> float | None:
+    """Two-sided p of "the objects' paired differences are symmetric about 0" (Fisher's randomisation test).
+
+    All sign patterns of up to 14 differences, `resamples` random ones of more. None for fewer than two differences.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    if len(d) < 2:
+        return None
+    if len(d) <= 14:
+        signs = 1 - 2 * ((np.arange(2 ** len(d))[:, None] >> np.arange(len(d))) & 1)
+        drawn = np.abs(signs @ d)
+        return float(np.mean(drawn >= abs(d.sum()) * (1 - 1e-12)))
+    random = np.random.default_rng(rng.key(seed, "sign flips"))
+    drawn = np.abs(random.choice([-1.0, 1.0], (resamples, len(d))) @ d)
+    return float((1 + np.sum(drawn >= abs(d.sum()) * (1 - 1e-12))) / (resamples + 1))
+
+
+def holm(p: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction (1979) of several tests: reject where the result is below the level. None stays."""
+    order = sorted((value, i) for i, value in enumerate(p) if value is not None)
+    found: list[float | None] = [None] * len(p)
+    largest = 0.0
+    for rank, (value, i) in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * value))
+        found[i] = largest
+    return found

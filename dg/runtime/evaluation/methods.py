@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,9 @@ def resolve(config: dict[str, Any], overrides: Sequence[str], protocol: Protocol
         if entry == "ours":
             found.append(run(_own_name(general, config_dir), [], "ours"))
         elif own := own_overrides(entry):
-            found.append(run(_own_name(merged(general, own), config_dir), own, "ours"))
+            given, own = given_name(own)
+            made = run(given or _own_name(merged(general, own), config_dir), own, "ours")
+            found.append(replace(made, name=given) if given else made)
         elif entry in REFERENCES:
             found.append(reference(entry))
         elif entry in priors:
@@ -145,6 +147,12 @@ def own_overrides(entry: str) -> list[str]:
     parts = entry.split()
     found = [p if "=" in p else p.replace(":", "=", 1) for p in parts]
     return found if all("=" in p for p in found) else []
+
+
+def given_name(own: Sequence[str]) -> tuple[str | None, list[str]]:
+    """`as:NAME` among the overrides names the method; (name, the others)."""
+    named = [o.partition("=")[2] for o in own if o.startswith("as=")]
+    return (named[-1] if named else None), [o for o in own if not o.startswith("as=")]
 
 
 def _from_truth(overrides: Sequence[str]) -> bool:

@@ -1,0 +1,150 @@
+"""Runs what an experiment still lacks, through evaluate.py, and keeps its records beside the question."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from dg.eval import records as store
+from dg.eval.records import Record
+from dg.io.files import write_text
+from dg.runtime.errors import UserError
+from dg.runtime.experiment import table
+from dg.runtime.experiment.definition import Experiment
+from dg.runtime.options import REPOSITORY
+
+log = logging.getLogger("dg")
+
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+SHOWN_VIEW = 1  # of the protocol's views: 45 degrees to the side, where front and hidden side both show
+
+
+def command(experiment: Experiment, outdir: Path, extra: Sequence[str] = ()) -> list[str]:
+    """evaluate.py's command line."""
+    methods = ",".join(f"'{entry}'" for entry in experiment.methods())
+    return [
+        "evaluate.py",
+        *experiment.evaluate,
+        f"methods=[{methods}]",
+        "references=[]",
+        f"seeds={list(experiment.seeds)}".replace(" ", ""),
+        f"measure=[{','.join(experiment.stages)}]",
+        f"outdir={outdir}",
+        f"name={experiment.name}",
+        *extra,
+    ]
+
+
+def run(experiment: Experiment, outdir: Path, extra: Sequence[str] = (), *, smoke: bool = False) -> list[table.Line]:
+    """Makes what is missing, then rewrites records, table and picture (with `smoke`, prints the table only).
+
+    Cases that records.jsonl beside the experiment holds are not made again: a case is named by a hash over all that
+    decides it, so what has changed since is.
+
+    Raises:
+        UserError: evaluate.py refused, or nothing came out.
+    """
+    board = outdir / experiment.name
+    if not smoke:
+        _hand_over(experiment, board)
+    overrides = [*(experiment.smoke if smoke else ()), *extra]
+    done = subprocess.run([sys.executable, *command(experiment, outdir, overrides)], cwd=REPOSITORY)
+    if done.returncode:
+        raise UserError(f"experiment {experiment.name}: evaluate.py ended with {done.returncode}; its message is above")
+    mine = _own(experiment, store.read(board / "records.jsonl"))
+    found = table.lines(experiment, mine)
+    if not found:
+        raise UserError(f"experiment {experiment.name}: no records in {board}")
+    if smoke:
+        print(table.markdown(found, experiment))
+        return found
+    _keep(experiment, mine)
+    effects(experiment, mine, board)
+    return report(experiment)
+
+
+def report(experiment: Experiment) -> list[table.Line]:
+    """Rewrites table.csv and README.md's table from the records that are there.
+
+    Raises:
+        UserError: there are none, or README.md has no markers.
+    """
+    mine = store.read(experiment.records)
+    if not mine:
+        raise UserError(
+            f"experiment {experiment.name} has no records yet: python -m dg.experiment run {experiment.name}"
+        )
+    found = table.lines(experiment, mine)
+    write_text(experiment.folder / "table.csv", table.to_csv(found))
+    text = table.markdown(found, experiment)
+    readme = experiment.folder / "README.md"
+    page = readme.read_text(encoding="utf-8") if readme.is_file() else _blank_page(experiment)
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
+        raise UserError(f"{readme.name} of experiment {experiment.name} must hold {BEGIN} and {END}, each once")
+    head, tail = page[: page.index(BEGIN)], page[page.index(END) + len(END) :]
+    write_text(readme, f"{head}{BEGIN}\n{text}\n{END}{tail}")
+    print(text)
+    return found
+
+
+def _blank_page(experiment: Experiment) -> str:
+    call = f"    python -m dg.experiment run {experiment.name}"
+    return f"# {experiment.question}\n\n{call}\n\n{BEGIN}\n{END}\n"
+
+
+def _own(experiment: Experiment, records: Sequence[Record]) -> list[Record]:
+    """This experiment's, in its figures; pictures and versions stay with the board."""
+    named = {experiment.method(b, v) for b in experiment.blocks for v in experiment.variants}
+    return [r for r in table.newest(records) if r.method in named and r.stage in experiment.stages]
+
+
+def _keep(experiment: Experiment, records: Sequence[Record]) -> None:
+    text = []
+    for r in records:
+        scores = {name: r.scores.get(name) for name in experiment.figures}
+        blanks = {name: why for name, why in r.blanks.items() if name in experiment.figures}
+        bare = {"pictures": (), "truth_pictures": (), "mesh": None, "input_picture": None, "versions": {}}
+        text.append(json.dumps(asdict(replace(r, scores=scores, blanks=blanks, **bare)), allow_nan=False))
+    write_text(experiment.records, "\n".join(text) + "\n")
+
+
+def _hand_over(experiment: Experiment, board: Path) -> None:
+    """Puts the kept records before evaluate.py, which then leaves their cases out."""
+    there = {(r.key, r.stage) for r in store.read(board / "records.jsonl")}
+    board.mkdir(parents=True, exist_ok=True)
+    for record in store.read(experiment.records):
+        if (record.key, record.stage) not in there:
+            store.append(board / "records.jsonl", record)
+
+
+def effects(experiment: Experiment, records: Sequence[Record], board: Path) -> list[Path]:
+    """effects[_BLOCK].png: variants side by side, a row per shown object, at the first seed.
+
+    What has no picture is left out; a block without any leaves its file as it is.
+    """
+    from dg.eval.overview import Row, overview
+    from dg.io.images import read_png, write_png
+
+    made = []
+    for block in experiment.blocks:
+        rows = []
+        for item in experiment.shown:
+            mine = {
+                r.method: board / r.pictures[SHOWN_VIEW]
+                for r in records
+                if r.item == item and r.seed == experiment.seeds[0] and r.stage == experiment.stages[0]
+                if len(r.pictures) > SHOWN_VIEW
+            }
+            files = [mine.get(experiment.method(block, variant)) for variant in experiment.variants]
+            if all(file is not None and file.is_file() for file in files):
+                rows.append(Row(item, "", [read_png(file)[..., :3] for file in files if file is not None]))
+        if rows:
+            sheet = overview(block or experiment.name, list(experiment.variants), rows, tile=160)
+            made.append(experiment.folder / (f"effects_{block}.png" if block else "effects.png"))
+            write_png(made[-1], sheet)
+    return made

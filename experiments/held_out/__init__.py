@@ -1,0 +1,1 @@
+"""How good is the embedded prior on objects that no training saw?"""
