@@ -10,6 +10,8 @@ silhouette inflated into a solid.
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks._record import measure, record
+from benchmarks._record import ROOT, measure, record
 from dg.core import camera, rng
 from dg.core.diffusion import add_noise, ddim_step, x0_from_eps
 from dg.io.images import to_uint8
@@ -29,6 +31,7 @@ from dg.types import Cameras, Condition, Mesh, Reference
 
 TIMES = (100, 200, 300, 400, 500, 600, 700, 800, 900)
 AZIMUTHS = (0.0, 45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0)
+BATCHES = (1, 2, 4)
 OBJECTS = ("spot", "Duck", "CesiumMilkTruck", "fuze", "teapot", "CesiumMan")
 
 
@@ -38,25 +41,75 @@ def blank_reference() -> Reference:
     return Reference(rgba, camera.orbit(0.0, 0.0, 2.0, height=128))
 
 
+def asked(prior: Zero123Mini, batch: int) -> tuple[Tensor, Tensor, Condition]:
+    """Noise, timesteps and the condition of `batch` views around a blank object."""
+    views = camera.orbit(0.0, [90.0 + 360.0 * i / batch for i in range(batch)], 2.0, height=64)
+    cond = prior.condition(blank_reference(), None, views, torch.ones(batch, 3))
+    noise = torch.randn(batch, 3, 64, 64, generator=rng.generator(0, "bench.cost", batch))
+    return noise, torch.full((batch,), 500), cond
+
+
+def matrix_rate(side: int = 1024) -> float:
+    """What the machine does with a square float32 product, in 1e9 operations a second."""
+    a, b = torch.randn(2, side, side).unbind(0)
+    return 2 * side**3 / measure(lambda: a @ b, runs=15).median_s / 1e9
+
+
+def operations(prior: Zero123Mini, batch: int) -> int:
+    """Multiplications and additions of the matrix products and attentions in one `predict`."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    z, t, cond = asked(prior, batch)
+    with FlopCounterMode(display=False) as counter:
+        prior.predict(z, t, cond)
+    return counter.get_total_flops()
+
+
+def peak_memory_mb(batch: int) -> dict[str, float]:
+    """Highest resident memory of a fresh process: after the imports, with the weights loaded, after predictions.
+
+    Linux only, else empty: what getrusage says begins with the parent's.
+    """
+    if not Path("/proc/self/status").is_file():
+        return {}
+    code = (
+        "import re\nfrom benchmarks.prior import Zero123Mini, asked\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1]) / 1024\n"
+        f"a = peak(); p = Zero123Mini(); b = peak(); x = asked(p, {batch})\n"
+        "[p.predict(*x) for _ in range(3)]; print(a, b, peak())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    values = [round(float(x), 1) for x in done.stdout.split()]
+    return dict(zip(("imports_mb", "loaded_mb", "peak_mb"), values, strict=True))
+
+
 def cost(prior: Zero123Mini, runs: int) -> None:
-    """Seconds of one prediction of one picture, and of encoding a new reference."""
-    reference, views = blank_reference(), camera.orbit(0.0, 90.0, 2.0, height=64)
-    cond = prior.condition(reference, None, views, torch.ones(1, 3))
-    z, t = torch.randn(1, 3, 64, 64), torch.tensor([500])
+    """Seconds of a prediction of 1, 2 and 4 pictures, of encoding a reference; memory; share of the matrix rate."""
     case = {"prior": "zero123_mini", "parameters": sum(p.numel() for p in prior.net.parameters())}
+    for batch in BATCHES:
+        z, t, cond = asked(prior, batch)
+        rate, count = matrix_rate(), operations(prior, batch)
+        timing = measure(lambda z=z, t=t, cond=cond: prior.predict(z, t, cond), runs=runs)
+        share = count / timing.median_s / 1e9 / rate
+        values = {"gflop": round(count / 1e9, 3), "matrix_gflops": round(rate, 1), "share_of_rate": round(share, 3)}
+        record("prior", case | {"what": "predict", "batch": batch}, timing, **values, **peak_memory_mb(batch))
+        print(
+            f"predict, batch {batch}: {1e3 * timing.median_s:.1f} ms (min {1e3 * timing.min_s:.1f}), "
+            f"{100 * share:.0f} % of {rate:.0f} GFLOP/s"
+        )
+    reference, views = blank_reference(), camera.orbit(0.0, 90.0, 2.0, height=64)
 
     def encode() -> None:
         prior._kept = None  # as for a picture never seen
         prior.condition(reference, None, views, torch.ones(1, 3))
 
     works = {
-        "predict": lambda: prior.predict(z, t, cond),
         "condition, reference kept": lambda: prior.condition(reference, None, views, torch.ones(1, 3)),
         "condition, reference new": encode,
     }
     for what, work in works.items():
         line = record("prior", case | {"what": what}, measure(work, runs=runs))
-        print(f"{what}: {line['median_s']:.3f} s (min {line['min_s']:.3f})")
+        print(f"{what}: {1e3 * line['median_s']:.2f} ms (min {1e3 * line['min_s']:.2f})")
 
 
 def held_out(prior: Zero123Mini, library: Path, samples: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -140,6 +141,13 @@ def relative_pose_stable_zero123(cameras: Cameras, reference: Cameras) -> Float[
     pose = relative_pose_zero123(cameras, reference)
     pose[:, 3] = torch.deg2rad(90 + spherical(reference)[0])
     return pose
+
+
+def turned(cameras: Cameras, azimuth_deg: float) -> Cameras:
+    """The cameras carried around the world's y axis: every azimuth grows by `azimuth_deg`."""
+    a = math.radians(azimuth_deg)
+    turn = [[math.cos(a), 0, math.sin(a), 0], [0, 1, 0, 0], [-math.sin(a), 0, math.cos(a), 0], [0, 0, 0, 1]]
+    return replace(cameras, c2w=torch.tensor(turn, dtype=cameras.c2w.dtype, device=cameras.c2w.device) @ cameras.c2w)
 
 
 def pose_mvdream(cameras: Cameras) -> Float[Tensor, "V 16"]:

@@ -83,6 +83,17 @@ def prune_mask(raw: RawGaussians, *, min_opacity: float, max_scale: float) -> Bo
     return faint | (raw.log_scales.exp().amax(-1) > max_scale)
 
 
+def some_stay(keep: Bool[Tensor, N], new_goes: Bool[Tensor, M], *, min_opacity: float, max_scale: float) -> None:
+    """Raises:
+    FloatingPointError: neither an old nor a new Gaussian would be left.
+    """
+    if not (keep.any() or (~new_goes).any()):
+        raise FloatingPointError(
+            f"densification would remove all {len(keep)} Gaussians (opacity below {min_opacity} or scale above "
+            f"{max_scale:g}): the losses are not holding them; lower the learning rates or min_opacity"
+        )
+
+
 @dataclass(frozen=True)
 class Densified:
     """An edit and what it did, for the log."""
@@ -93,8 +104,50 @@ class Densified:
     prunes: int = 0
 
 
+def everyone(raw: RawGaussians) -> Bool[Tensor, N]:
+    """The mask that keeps all."""
+    return torch.ones(len(raw), dtype=torch.bool, device=raw.means.device)
+
+
+class DensityRule:
+    """What stage 1 asks of a rule. The defaults change nothing, so a rule says only what it does.
+
+    Attributes:
+        absolute_gradient: statistics are gathered from sum over pixels of |dL/d(x, y)|, which the rasteriser is then
+            asked for, instead of from the absolute value of the sum.
+    """
+
+    absolute_gradient: bool = False
+
+    def inert(self, iters: int) -> list[str]:
+        """Settings that cannot act in a run of `iters` steps."""
+        return []
+
+    def gathers(self, step: int) -> bool:
+        """Whether statistics are gathered in optimiser step number `step` (1-based)."""
+        return False
+
+    def edit(
+        self, step: int, iters: int, raw: RawGaussians, stats: Statistics, generator: torch.Generator
+    ) -> Densified | None:
+        """What to do after optimiser step number `step`; None where nothing is due."""
+        return None
+
+    def final(self, raw: RawGaussians, stats: Statistics) -> Densified:
+        """The last change, after the last step."""
+        return Densified(Edit(everyone(raw)))
+
+    def penalty(self, raw: RawGaussians) -> Tensor | None:
+        """A differentiable term of the loss, scalar; None where there is none."""
+        return None
+
+    def noise(self, raw: RawGaussians, means_lr: float, generator: torch.Generator) -> Float[Tensor, "N 3"] | None:
+        """What is added to the means after every step, Adam's moments untouched; None where nothing is."""
+        return None
+
+
 @dataclass(frozen=True)
-class AdaptiveDensity:
+class AdaptiveDensity(DensityRule):
     """Clone, split and prune every `interval` steps; DreamGaussian's release by default.
 
     Attributes:
@@ -103,12 +156,14 @@ class AdaptiveDensity:
         percent_dense: times `extent` is the border between cloning and splitting.
         prune_scale: times `extent` is the largest scale that survives.
         final_max_scale: world units, for the one prune after the last step.
-        opacity_reset_interval: 0 is never. (The release's 700 never fires in 500 steps.)
+        opacity_reset_interval: 0 is never (so is the release's 700 in 500 steps).
+        opacity_reset_to: no opacity is above it after a reset.
         spare_last_interval: no growth in the run's last interval, whose clones nothing would optimise. The release has
             the switch off in effect.
         legacy_screen_prune: the release's last prune by screen radius > 1 px, which empties a model unless the last
             step is a multiple of the interval.
         max_gaussians: growth stops at this many (a guard, not in the release).
+        absolute_gradient: see `DensityRule` (AbsGS, arXiv 2404.10484).
     """
 
     start: int = 100
@@ -121,12 +176,13 @@ class AdaptiveDensity:
     prune_scale: float = 0.1
     final_max_scale: float = 0.1
     opacity_reset_interval: int = 0
+    opacity_reset_to: float = 0.01
     spare_last_interval: bool = True
     legacy_screen_prune: bool = False
     max_gaussians: int = 200_000
+    absolute_gradient: bool = False
 
     def inert(self, iters: int) -> list[str]:
-        """Settings that cannot act in a run of `iters` steps."""
         found = []
         if self.start > iters:
             found.append(f"densify.start={self.start} lies beyond the last step {iters}: nothing is ever densified")
@@ -146,7 +202,6 @@ class AdaptiveDensity:
     def edit(
         self, step: int, iters: int, raw: RawGaussians, stats: Statistics, generator: torch.Generator
     ) -> Densified | None:
-        """What to do after optimiser step number `step` (1-based); None where nothing is due."""
         result = self._grow_and_prune(raw, stats, generator) if self.fires(step, iters) else None
         if self.opacity_reset_interval and step % self.opacity_reset_interval == 0 and self.gathers(step):
             return self._with_opacity_reset(raw, result)
@@ -163,11 +218,7 @@ class AdaptiveDensity:
         limits = {"min_opacity": self.min_opacity, "max_scale": self.prune_scale * self.extent}
         goes, new_goes = prune_mask(raw, **limits), prune_mask(new, **limits)
         keep = ~(plan.split | goes)
-        if not (keep.any() or (~new_goes).any()):
-            raise FloatingPointError(
-                f"densification would remove all {len(raw)} Gaussians (opacity below {self.min_opacity} or scale above "
-                f"{limits['max_scale']:g}): the losses are not holding them; lower the learning rates or min_opacity"
-            )
+        some_stay(keep, new_goes, **limits)
         return Densified(
             Edit(keep, rows(new, ~new_goes)),
             clones=int(plan.clone.sum()),
@@ -176,11 +227,11 @@ class AdaptiveDensity:
         )
 
     def _with_opacity_reset(self, raw: RawGaussians, result: Densified | None) -> Densified:
-        result = result or Densified(Edit(torch.ones(len(raw), dtype=torch.bool, device=raw.means.device)))
+        result = result or Densified(Edit(everyone(raw)))
         logits = raw.opacity_logits[result.edit.keep]
         if result.edit.append is not None:
             logits = torch.cat([logits, result.edit.append.opacity_logits])
-        ceiling = torch.logit(torch.tensor(self.min_opacity)).item()
+        ceiling = torch.logit(torch.tensor(self.opacity_reset_to)).item()
         return replace(result, edit=replace(result.edit, replace={"opacity_logits": logits.clamp_max(ceiling)}))
 
     def final(self, raw: RawGaussians, stats: Statistics) -> Densified:
@@ -192,17 +243,5 @@ class AdaptiveDensity:
 
 
 @dataclass(frozen=True)
-class NoDensity:
+class NoDensity(DensityRule):
     """The starting Gaussians are all there will ever be (ablation `no_densify`)."""
-
-    def inert(self, iters: int) -> list[str]:
-        return []
-
-    def gathers(self, step: int) -> bool:
-        return False
-
-    def edit(self, step, iters, raw, stats, generator) -> None:
-        return None
-
-    def final(self, raw: RawGaussians, stats: Statistics) -> Densified:
-        return Densified(Edit(torch.ones(len(raw), dtype=torch.bool, device=raw.means.device)))

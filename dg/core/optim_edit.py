@@ -66,6 +66,12 @@ def set_lr(optimizer: torch.optim.Optimizer, name: str, lr: float) -> None:
             group["lr"] = lr
 
 
+@torch.no_grad()
+def shift(params: nn.ParameterDict, name: str, offset: Tensor) -> None:
+    """Adds to one attribute in place; Parameters keep their identity and Adam its moments."""
+    params[name].add_(offset.to(params[name]))
+
+
 def apply(optimizer: torch.optim.Optimizer, params: nn.ParameterDict, edit: Edit) -> None:
     """Applies `edit` in place: `params` and the optimiser's groups get new Parameters that share identity."""
     append = None if edit.append is None else edit.append.as_dict()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ def load_reference(
     *,
     recenter: bool = True,
     elevation_deg: float = 0.0,
+    azimuth_deg: float = 0.0,
     radius: float = 2.0,
     fovy_deg: float = FOVY_DEG,
     size: int = 512,
@@ -44,6 +47,7 @@ def load_reference(
         recenter: scale and centre the object to fill 1 - border of the frame; else keep the picture's framing (padded
             to a square), which is right for a true view from `radius` and `fovy_deg`.
         elevation_deg: the camera's elevation, negative = looking down from above.
+        azimuth_deg: the camera's azimuth; 0 looks at the front, 90 at the side that +x sees.
         radius: the camera's distance, world units.
         fovy_deg: the camera's vertical field of view.
         size: side of the result, pixels.
@@ -59,8 +63,15 @@ def load_reference(
     if not 0 < fovy_deg < 180:
         raise ValueError(f"fovy={fovy_deg}: must lie in (0, 180) degrees")
     rgba = straight(framed(path, recenter=recenter, size=size, border=border))
-    cameras = orbit(elevation_deg, 0.0, radius, fovy_deg=fovy_deg, height=size)
+    cameras = orbit(elevation_deg, azimuth_deg, radius, fovy_deg=fovy_deg, height=size)
     return Reference(torch.from_numpy(rgba)[None], cameras, Path(path))
+
+
+def together(references: Sequence[Reference]) -> Reference:
+    """Several references of one size as one; its source is the first one's."""
+    cameras = [reference.cameras for reference in references]
+    joined = replace(cameras[0], c2w=torch.cat([c.c2w for c in cameras]), K=torch.cat([c.K for c in cameras]))
+    return Reference(torch.cat([reference.rgba for reference in references]), joined, references[0].source)
 
 
 def framed(

@@ -85,6 +85,20 @@ def _from_hub(checkpoint: str, revision: str | None, layout: Layout, half: bool,
     return made
 
 
+def told_size(about: Mapping[str, Any] | None) -> str:
+    """The size of a checkpoint's download, for messages; "" where its config does not say."""
+    size = (about or {}).get("download_gb")
+    return f"; its download is {size:g} GB" if size else ""
+
+
+def source_of(checkpoint: str, place: Path) -> dict[str, str | None]:
+    """What the manifest records of a checkpoint: as it was asked for, and the hub's commit that it came from.
+
+    The hub's client keeps each commit in a folder snapshots/COMMIT.
+    """
+    return {"checkpoint": checkpoint, "revision": place.name if place.parent.name == "snapshots" else None}
+
+
 def lacking(folder: Path, layout: Layout) -> list[str]:
     """What of the layout is not there."""
     missing = []

@@ -61,6 +61,8 @@ class OraclePrior(MeshScore):
     mesh: file of the true object, standing as the reference shows it (front at +z, y up, world units).
     """
 
+    knows_object = True  # whatever the reference: it can tell where a picture was seen from
+
     def __init__(
         self,
         *,

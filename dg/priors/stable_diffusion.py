@@ -7,8 +7,11 @@ conditional before unconditional. There is no safety checker: nothing is shown t
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -17,8 +20,10 @@ from torch import Tensor
 from dg.core.camera import spherical
 from dg.core.diffusion import eps_from_v, per_sample, scaled_linear_alpha_bar
 from dg.core.perp_neg import VIEWS, mix_views, nearest_view, perp_neg
-from dg.priors.checkpoint import find_checkpoint, load_model, placement
+from dg.priors.checkpoint import find_checkpoint, load_model, placement, source_of, told_size
 from dg.priors.latent import LatentPictures
+from dg.priors.ldm_file import is_single_file, read_tensors
+from dg.priors.ldm_names import CC_PROJECTION
 from dg.priors.prompts import PromptEncoder, load_tokenizer
 from dg.types import Cameras, Condition, Prediction, Reference
 
@@ -29,10 +34,7 @@ LAYOUT = {
     "tokenizer": ("vocab.json", "merges.txt"),
     "scheduler": ("scheduler_config.json",),
 }
-HINT = (
-    "start from a picture with a prior that needs no download (input=PICTURE prior=zero123_mini); "
-    "Stable Diffusion is 2.6 GB in float16, 5.2 GB in float32"
-)
+HINT = "start from a picture with a prior that needs no download (input=PICTURE prior=zero123_mini)"
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,11 @@ class _Texts:
 
 class StableDiffusion(LatentPictures):
     """Args:
-    checkpoint: a folder in the diffusers layout (unet/, vae/, text_encoder/, tokenizer/, scheduler/), or a hub id.
+    checkpoint: a folder in the diffusers layout (unet/, vae/, text_encoder/, tokenizer/, scheduler/), an original
+        single file (v1-5-pruned-emaonly.safetensors, v2-1_512-ema-pruned.ckpt), or a hub id.
     revision: of the hub repository.
+    about: licence, gated, download_gb: facts of the checkpoint, for messages and the manifest.
+    prediction_type: of the UNet; null is what the folder's scheduler says, or what `told_prediction` finds for a file.
     negative_prompt: what the unconditional prediction is told; empty is plain guidance.
     view_dependent_prompt: appends ", front view", ", side view", ", back view" or ", overhead view" by the camera.
         The release has the words but never uses them.
@@ -64,6 +69,8 @@ class StableDiffusion(LatentPictures):
         *,
         checkpoint: str,
         revision: str | None = None,
+        about: Mapping[str, Any] | None = None,
+        prediction_type: Literal["epsilon", "v_prediction"] | None = None,
         negative_prompt: str | None = None,
         view_dependent_prompt: bool = False,
         perp_neg: bool = False,
@@ -71,21 +78,49 @@ class StableDiffusion(LatentPictures):
         device: str = "cpu",
         dtype: str | None = None,
     ) -> None:
+        self.device, self.dtype = placement(device, dtype)
+        if is_single_file(checkpoint):
+            place = Path(checkpoint).expanduser()
+            text, tokenizer = self._from_file(place, prediction_type)
+        else:
+            hint = HINT + told_size(about)
+            place = find_checkpoint(checkpoint, revision, LAYOUT, half=self.dtype != torch.float32, hint=hint)
+            text, tokenizer = self._from_folder(place)
+            self.prediction_type = prediction_type or self.prediction_type
+        self.source = source_of(checkpoint, place)
+        _check_parts(self.unet.config, self.vae.config, text.config, checkpoint)
+        self.prompts = PromptEncoder(tokenizer, text, self.device)
+        self.image_size = _image_size(image_size, self.unet.config, self.vae.config)
+        self.negative_prompt = negative_prompt or ""
+        self.view_dependent_prompt, self.perp_neg = view_dependent_prompt, perp_neg
+
+    def _from_folder(self, folder: Path) -> tuple[Any, Any]:
+        """Text encoder and tokenizer; the other networks and the schedule become attributes."""
         from diffusers import AutoencoderKL, UNet2DConditionModel
         from transformers import CLIPTextModel
 
-        self.device, self.dtype = placement(device, dtype)
-        half = self.dtype != torch.float32
-        folder = find_checkpoint(checkpoint, revision, LAYOUT, half=half, hint=HINT)
         self.alpha_bar, self.prediction_type = read_schedule(folder / "scheduler" / "scheduler_config.json")
         self.unet = load_model(UNet2DConditionModel, folder / "unet", self.device, self.dtype)
         self.vae = load_model(AutoencoderKL, folder / "vae", self.device, self.dtype)
         text = load_model(CLIPTextModel, folder / "text_encoder", torch.device("cpu"), self.dtype)
-        _check_parts(self.unet.config, self.vae.config, text.config, folder)
-        self.prompts = PromptEncoder(load_tokenizer(folder / "tokenizer"), text, self.device)
-        self.image_size = _image_size(image_size, self.unet.config, self.vae.config)
-        self.negative_prompt = negative_prompt or ""
-        self.view_dependent_prompt, self.perp_neg = view_dependent_prompt, perp_neg
+        return text, load_tokenizer(folder / "tokenizer")
+
+    def _from_file(self, path: Path, asked: str | None) -> tuple[Any, Any]:
+        """The same from an original single file."""
+        from dg.priors import ldm_parts as ldm
+        from dg.priors.clip_vocabulary import END, tokenizer_for
+
+        state = read_tensors(path)
+        shapes = ldm.Shapes(path, state)
+        if f"{CC_PROJECTION}weight" in shapes:
+            raise ValueError(f"{path}: holds {CC_PROJECTION}weight, so it is a Zero123: prior=zero123")
+        first = ldm.is_first_generation(shapes)
+        self.alpha_bar, self.prediction_type = scaled_linear_alpha_bar(), asked or told_prediction(path, first)
+        side = 64 if first or self.prediction_type == "epsilon" else 96
+        unet = ldm.unet_part(shapes, sample_size=side, heads=8 if first else None)
+        parts = [unet, ldm.vae_part(shapes, sample_size=8 * side), ldm.text_part(shapes)]
+        self.unet, self.vae, text = ldm.load_parts(path, state, parts, self.device, self.dtype)
+        return text, tokenizer_for(path, text.config.vocab_size, END if first else "!")
 
     def condition(
         self, reference: Reference | None, prompt: str | None, cameras: Cameras, background: Float[Tensor, "B 3"]
@@ -125,6 +160,28 @@ class StableDiffusion(LatentPictures):
         return Prediction(eps, uncond)
 
 
+def told_prediction(path: Path, first_generation: bool) -> str:
+    """What the UNet of a single file predicts, which its tensors do not show.
+
+    1.x predicts noise; of 2.x the 512-pixel files do, and the 768-pixel ones v. Told by the configuration beside the
+    file (FILE.yaml with `parameterization: v`), else by the file's name (v2-1_768-ema-pruned.ckpt).
+
+    Raises:
+        ValueError: it cannot be told.
+    """
+    beside = path.with_suffix(".yaml")
+    if beside.is_file():
+        return "v_prediction" if re.search(r"parameterization:\s*[\"']?v\b", beside.read_text()) else "epsilon"
+    if first_generation or "512" in path.stem:
+        return "epsilon"
+    if "768" in path.stem:
+        return "v_prediction"
+    raise ValueError(
+        f"{path}: a Stable Diffusion 2.x that predicts noise or v, which the file does not say; give "
+        "prior.prediction_type=epsilon (512-pixel, 'base') or prior.prediction_type=v_prediction (768-pixel)"
+    )
+
+
 def read_schedule(path: Path) -> tuple[Float[Tensor, T], str]:
     """(alpha_bar, "epsilon" or "v_prediction") of a scheduler_config.json; which sampler it names does not matter.
 
@@ -145,7 +202,7 @@ def read_schedule(path: Path) -> tuple[Float[Tensor, T], str]:
     return scaled_linear_alpha_bar(int(config.get("num_train_timesteps", 1000)), *betas), kind
 
 
-def _check_parts(unet: dict, vae: dict, text: object, folder: Path) -> None:
+def _check_parts(unet: dict, vae: dict, text: object, checkpoint: str) -> None:
     """That the parts belong together and are plain Stable Diffusion (no inpainting, depth, SDXL).
 
     Raises:
@@ -158,7 +215,7 @@ def _check_parts(unet: dict, vae: dict, text: object, folder: Path) -> None:
     wrong = [f"{key} {found[key]} instead of {value}" for key, value in expected.items() if found[key] != value]
     if wrong:
         raise ValueError(
-            f"{folder}: not a text-to-picture Stable Diffusion 1.x or 2.x: its unet/config.json has {', '.join(wrong)}"
+            f"{checkpoint}: not a text-to-picture Stable Diffusion 1.x or 2.x: its UNet has {', '.join(wrong)}"
         )
 
 

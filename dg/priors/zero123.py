@@ -1,15 +1,17 @@
-"""`zero123`: Zero-1-to-3 (Liu et al. 2023) and its XL and Stable variants, from the public diffusers-layout files.
+"""`zero123`: Zero-1-to-3 (Liu et al. 2023) and its XL and Stable variants, from the public files.
 
-Each component is loaded by its subfolder with stock classes; nothing of the checkpoint is executed. The view condition
+Of a folder in the diffusers layout each component is loaded by its subfolder, an original single file is converted;
+stock classes in both cases, and nothing of the checkpoint is executed. The view condition
 is one cross-attention token, Linear([CLIP image embedding, relative pose]), and the reference's latent beside the noisy
 one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,13 +21,16 @@ from torch import Tensor, nn
 from dg.core.camera import relative_pose_stable_zero123, relative_pose_zero123
 from dg.core.diffusion import scaled_linear_alpha_bar
 from dg.core.picture import over
-from dg.priors.checkpoint import check_file, find_checkpoint, frozen, load_model, placement
+from dg.priors.checkpoint import check_file, find_checkpoint, frozen, load_model, placement, source_of, told_size
 from dg.priors.exact import resize_square
 from dg.priors.latent import LatentPictures
+from dg.priors.ldm_file import is_single_file, read_tensors
+from dg.priors.ldm_names import CC_PROJECTION
+from dg.priors.nearest import chosen, nearest_reference
 from dg.types import Cameras, Condition, Prediction, Reference
 
 LAYOUT = dict.fromkeys(("unet", "vae", "image_encoder", "clip_camera_projection"), ("config.json",))
-HINT = "choose a prior that needs no download: prior=zero123_mini or prior=silhouette; Zero123 is 2.5 GB in float16"
+HINT = "choose a prior that needs no download: prior=zero123_mini or prior=silhouette"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -38,8 +43,10 @@ class _Tokens:
 
 class Zero123(LatentPictures):
     """Args:
-    checkpoint: a folder in the diffusers layout (unet/, vae/, image_encoder/, clip_camera_projection/), or a hub id.
+    checkpoint: a folder in the diffusers layout (unet/, vae/, image_encoder/, clip_camera_projection/), an original
+        single file (105000.ckpt, zero123-xl.ckpt, stable_zero123.ckpt), or a hub id.
     revision: of the hub repository.
+    about: licence, gated, download_gb: facts of the checkpoint, for messages and the manifest.
     pose: "zero123", or "stable_zero123" whose fourth number is the reference's polar angle.
     image_size: pictures are resized to this; the latents are 8 times smaller.
     device, dtype: where the networks run; dtype null is float16 on CUDA and float32 elsewhere.
@@ -54,46 +61,69 @@ class Zero123(LatentPictures):
         *,
         checkpoint: str,
         revision: str | None = None,
+        about: Mapping[str, Any] | None = None,
         pose: Literal["zero123", "stable_zero123"] = "zero123",
         image_size: int = 256,
         device: str = "cpu",
         dtype: str | None = None,
     ) -> None:
+        self.device, self.dtype = placement(device, dtype)
+        self.image_size, self.pose = image_size, pose
+        self.alpha_bar = scaled_linear_alpha_bar()
+        if is_single_file(checkpoint):
+            place = Path(checkpoint).expanduser()
+            networks = self._from_file(place)
+        else:
+            hint = HINT + told_size(about)
+            place = find_checkpoint(checkpoint, revision, LAYOUT, half=self.dtype != torch.float32, hint=hint)
+            networks = self._from_folder(place)
+        self.source = source_of(checkpoint, place)
+        self.unet, self.vae, self.image_encoder, self.projection = networks
+        self._cached: tuple[Reference, Tensor, Tensor] | None = None
+
+    def _from_folder(self, folder: Path) -> list[Any]:
         from diffusers import AutoencoderKL, UNet2DConditionModel
         from transformers import CLIPVisionModelWithProjection
 
-        self.device, self.dtype = placement(device, dtype)
-        half = self.dtype != torch.float32
-        folder = find_checkpoint(checkpoint, revision, LAYOUT, half=half, hint=HINT)
-        self.image_size, self.pose = image_size, pose
-        self.alpha_bar = scaled_linear_alpha_bar()
         kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "image_encoder": CLIPVisionModelWithProjection}
-        self.unet, self.vae, self.image_encoder = (
-            load_model(kind, folder / part, self.device, self.dtype) for part, kind in kinds.items()
-        )
-        self.projection = frozen(load_projection(folder / "clip_camera_projection"), self.device, self.dtype)
-        self._cached: tuple[Reference, Tensor, Tensor] | None = None
+        networks = [load_model(kind, folder / part, self.device, self.dtype) for part, kind in kinds.items()]
+        return [*networks, frozen(load_projection(folder / "clip_camera_projection"), self.device, self.dtype)]
+
+    def _from_file(self, path: Path) -> list[Any]:
+        from dg.priors import ldm_parts as ldm
+
+        state = read_tensors(path)
+        shapes = ldm.Shapes(path, state)
+        if f"{CC_PROJECTION}weight" not in shapes:
+            raise ValueError(
+                f"{path}: lacks {CC_PROJECTION}weight, so it is no Zero123; for Stable Diffusion: prior=sd"
+            )
+        unet, vae = ldm.unet_part(shapes, sample_size=32, heads=8), ldm.vae_part(shapes, sample_size=256)
+        parts = [unet, vae, ldm.vision_part(shapes), ldm.projection_part(shapes)]
+        return ldm.load_parts(path, state, parts, self.device, self.dtype)
 
     def condition(
         self, reference: Reference | None, prompt: str | None, cameras: Cameras, background: Float[Tensor, "B 3"]
     ) -> Condition:
-        """The background is ignored: Zero123 knows objects on white."""
+        """Each view is told of the reference nearest in azimuth. The background is ignored: Zero123 knows white."""
         if reference is None:
             raise ValueError("prior=zero123 needs input=PICTURE; for a prompt alone choose a text prior")
         if prompt:
             raise ValueError("prior=zero123 takes no prompt; leave prompt=null or choose a text prior")
         embedding, latent = self._reference(reference)
         relative = relative_pose_zero123 if self.pose == "zero123" else relative_pose_stable_zero123
-        pose = relative(cameras.to("cpu"), reference.cameras[:1].to("cpu")).to(embedding)
+        index = nearest_reference(cameras, reference.cameras)
+        pose = relative(cameras.to("cpu"), chosen(reference.cameras, index).to("cpu")).to(embedding)
+        index = index.to(embedding.device)
         with torch.no_grad():
-            context = self.projection(torch.cat([embedding.expand(len(cameras), -1), pose], -1))[:, None]
-        return Condition(cameras, background, _Tokens(context, latent.expand(len(cameras), -1, -1, -1)))
+            context = self.projection(torch.cat([embedding[index], pose], -1))[:, None]
+        return Condition(cameras, background, _Tokens(context, latent[index]))
 
     @torch.no_grad()
-    def _reference(self, reference: Reference) -> tuple[Float[Tensor, "1 D"], Float[Tensor, "1 4 h w"]]:
-        """CLIP embedding and latent (the posterior's mode, not scaled) of the reference on white; computed once."""
+    def _reference(self, reference: Reference) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R 4 h w"]]:
+        """CLIP embeddings and latents (the posteriors' modes, not scaled) of the references on white; computed once."""
         if self._cached is None or self._cached[0] is not reference:
-            white = resize_square(over(reference.rgba[:1]).permute(0, 3, 1, 2), self.image_size)
+            white = resize_square(over(reference.rgba).permute(0, 3, 1, 2), self.image_size)
             white = white.to(self.device, self.dtype)
             side = self.image_encoder.config.image_size
             clip = F.interpolate(white.float(), (side, side), mode="bicubic", antialias=True).clamp(0, 1)

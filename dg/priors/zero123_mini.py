@@ -19,7 +19,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dg.core import camera
+from dg.priors import mini_openvino
 from dg.priors.mini_net import KeysValues, MiniConfig, MiniNet
+from dg.priors.nearest import chosen, nearest_reference
 from dg.types import Cameras, Condition, Prediction, Reference
 
 WEIGHTS = Path(__file__).parent / "weights" / "zero123_mini.safetensors"
@@ -130,14 +132,26 @@ class Zero123Mini:
     checkpoint: a file written by `save`; None is the one that comes with the project.
     unconditional: also predict without the picture, for classifier-free guidance; doubles the cost.
     device: where the network runs.
+    backend: what runs it on a CPU: torch, openvino, openvino_bf16, or auto (`dg.priors.mini_openvino`).
+
+    Raises:
+        ValueError, ImportError: an unknown backend, or one that this machine lacks.
     """
 
     views_per_sample = 1
 
     def __init__(
-        self, checkpoint: str | Path | None = None, unconditional: bool = False, device: str | torch.device = "cpu"
+        self,
+        checkpoint: str | Path | None = None,
+        unconditional: bool = False,
+        device: str | torch.device = "cpu",
+        backend: str = "torch",
     ) -> None:
+        self.backend = mini_openvino.resolve(backend)
         self.net, self.metadata = load(checkpoint or WEIGHTS, device)
+        self._fast: mini_openvino.OpenVinoNet | None = None
+        if self.backend != "torch":
+            self._fast = mini_openvino.OpenVinoNet(self.net, "bf16" if self.backend.endswith("bf16") else "f32")
         self.image_size = self.net.config.image_size
         self.unconditional = unconditional
         self.alpha_bar = shifted_cosine(int(self.metadata["steps"]), float(self.metadata["shift"])).to(device)
@@ -157,7 +171,7 @@ class Zero123Mini:
     def condition(
         self, reference: Reference | None, prompt: str | None, cameras: Cameras, background: Float[Tensor, "B 3"]
     ) -> Condition:
-        """`prompt` is ignored. Only the first view of the reference is used.
+        """`prompt` is ignored. Each view is told of the reference nearest in azimuth.
 
         Raises:
             ValueError: there is no reference picture.
@@ -165,30 +179,33 @@ class Zero123Mini:
         if reference is None:
             raise ValueError("zero123_mini needs a picture (input=FILE.png); for a prompt alone use a text prior.")
         kept, dropped = self._encode_reference(reference)
-        first, where = reference.cameras[:1].to(self.device), cameras.to(self.device)
-        azimuth0 = camera.spherical(first)[1]
+        index = nearest_reference(cameras, reference.cameras)
+        if len(reference.cameras) > 1:
+            kept, dropped = _selected(kept, index), _selected(dropped, index)
+        beside, where = chosen(reference.cameras, index).to(self.device), cameras.to(self.device)
+        azimuth0 = camera.spherical(beside)[1]
         behind = background.to(self.device).expand(len(cameras), 3)
         flags = torch.zeros(len(cameras), device=self.device)
         extra = MiniCondition(
-            rays(where, azimuth0, self.net.config.grid), target_vector(where, first, behind, flags), kept
+            rays(where, azimuth0, self.net.config.grid), target_vector(where, beside, behind, flags), kept
         )
         if dropped is not None:
-            vector = target_vector(where, first, behind, flags + 1)
+            vector = target_vector(where, beside, behind, flags + 1)
             extra = replace(extra, vector_dropped=vector, reference_dropped=dropped)
         return Condition(cameras, background, extra)
 
     def _encode_reference(self, reference: Reference) -> tuple[KeysValues, KeysValues | None]:
-        """Keys and values of the reference, computed once as long as the same picture is asked about."""
+        """Keys and values of the references, computed once as long as the same pictures are asked about."""
         if self._kept is not None and _same(self._kept[0], reference):
             return self._kept[1:]
         picture = reference_picture(reference, self.image_size, self.device)
-        first = reference.cameras[:1].to(self.device)
-        ray = rays(first, camera.spherical(first)[1], self.net.config.grid)
-        none = torch.zeros(1, device=self.device)
-        kept = self.net.encode(picture, ray, reference_vector(first, none))
+        views = reference.cameras.to(self.device)
+        ray = rays(views, camera.spherical(views)[1], self.net.config.grid)
+        none = torch.zeros(len(views), device=self.device)
+        kept = self.net.encode(picture, ray, reference_vector(views, none))
         dropped = None
         if self.unconditional:
-            dropped = self.net.encode(torch.zeros_like(picture), ray, reference_vector(first, none + 1))
+            dropped = self.net.encode(torch.zeros_like(picture), ray, reference_vector(views, none + 1))
         self._kept = (reference, kept, dropped)
         return kept, dropped
 
@@ -208,14 +225,19 @@ class Zero123Mini:
 
     def _noise(self, z_t: Tensor, t: Tensor, ray: Tensor, vector: Tensor, kept: KeysValues) -> Tensor:
         alpha_bar = self.alpha_bar[t].expand(len(z_t))
-        _, x0 = self.net(z_t.float(), t.expand(len(z_t)).float(), alpha_bar, ray, vector, kept)
+        asked = (z_t.float(), t.expand(len(z_t)).float(), alpha_bar, ray, vector, kept)
+        x0 = self._fast(*asked) if self._fast is not None and z_t.device.type == "cpu" else self.net(*asked)[1]
         a2 = alpha_bar.reshape(-1, 1, 1, 1)
         return ((z_t - a2.sqrt() * x0.clamp(-1, 1)) / (1 - a2).sqrt()).to(z_t.dtype)
 
 
-def reference_picture(reference: Reference, size: int, device: torch.device | str = "cpu") -> Float[Tensor, "1 4 h w"]:
-    """The first view as the network reads it. Resized after compositing, so that no colour leaks in from outside."""
-    rgba = reference.rgba[:1].to(device).float().permute(0, 3, 1, 2)
+def _selected(kept: KeysValues | None, index: Int[Tensor, "B"]) -> KeysValues | None:
+    return None if kept is None else [(k[index.to(k.device)], v[index.to(v.device)]) for k, v in kept]
+
+
+def reference_picture(reference: Reference, size: int, device: torch.device | str = "cpu") -> Float[Tensor, "R 4 h w"]:
+    """The references as the network reads them. Resized after compositing: no colour leaks in from outside."""
+    rgba = reference.rgba.to(device).float().permute(0, 3, 1, 2)
     return resize(masked_reference(rgba), size)
 
 

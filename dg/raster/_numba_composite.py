@@ -112,7 +112,7 @@ def _add(w, g, x0, y0, start, stop, k):
 @compiled(fastmath=FASTMATH)
 def _composite_backward(
     counter, items, first, gaussian, rows, slot, packed, background, across, down, t_final, last, g_rgb, g_alpha,
-    g_depth, sums, g_background,
+    g_depth, sums, g_background, absolute,
 ):  # fmt: skip
     height, width = t_final.shape[1:]
     w = np.empty(9 * PIXELS, np.float32)  # planes: column, row, T, what lies behind, red, green, blue, depth, last
@@ -148,18 +148,29 @@ def _composite_backward(
             k = e - first[tile]
             if k > newest:
                 sums[slot[e]] = ZERO
+                if absolute is not None:
+                    absolute[slot[e]] = ZERO
                 continue
             g = packed[v, gaussian[e]]
-            _subtract(w, g, F(x0), F(y0), int(rows[e, 0]) * TILE_W, int(rows[e, 1]) * TILE_W, F(k), sums[slot[e]])
+            start, stop = int(rows[e, 0]) * TILE_W, int(rows[e, 1]) * TILE_W
+            if absolute is None:
+                _subtract(w, g, F(x0), F(y0), start, stop, F(k), sums[slot[e]], None)
+            else:
+                _subtract(w, g, F(x0), F(y0), start, stop, F(k), sums[slot[e]], absolute[slot[e]])
 
 
 @compiled(fastmath=FASTMATH)
-def _subtract(w, g, x0, y0, start, stop, k, out):
-    """Takes one Gaussian off the pixels start to stop of a tile, back to front, and writes its sums."""
+def _subtract(w, g, x0, y0, start, stop, k, out, absolute):
+    """Takes one Gaussian off the pixels start to stop of a tile, back to front, and writes its sums.
+
+    `absolute` None: that part is not compiled, so it costs nothing where nobody asks.
+    """
     mx, my = g[X] - x0, g[Y] - y0
     xx, xy, yy, opacity = g[XX], g[XY], g[YY], g[OPACITY]
     red, green, blue, depth = g[RED], g[GREEN], g[BLUE], g[DEPTH]
     s0 = s_x = s_y = s_xx = s_xy = s_yy = s_red = s_green = s_blue = s_depth = ZERO
+    a_x = a_y = ZERO
+    twice_xx, twice_yy = xx + xx, yy + yy
     for j in range(stop - start):
         i = np.uint64(start) + np.uint64(j)
         dx, dy = w[i] - mx, w[P1 + i] - my
@@ -183,6 +194,9 @@ def _subtract(w, g, x0, y0, start, stop, k, out):
         w[P3 + i] = behind + weight * value
         s = a * g_a if raw <= ALPHA_MAX else ZERO
         sx, sy = s * dx, s * dy
+        if absolute is not None:
+            a_x += abs(twice_xx * sx + xy * sy)
+            a_y += abs(xy * sx + twice_yy * sy)
         s0 += s
         s_x += sx
         s_y += sy
@@ -195,6 +209,8 @@ def _subtract(w, g, x0, y0, start, stop, k, out):
         s_depth += weight * g_depth
     out[0], out[1], out[2], out[3], out[4], out[5] = s0, s_x, s_y, s_xx, s_xy, s_yy
     out[6], out[7], out[8], out[9] = s_red, s_green, s_blue, s_depth
+    if absolute is not None:
+        absolute[0], absolute[1] = a_x, a_y
 
 
 @compiled()
@@ -222,18 +238,34 @@ def _reduce(counter, items, order, visible, slots, packed, sums, g_px, g_conics,
             g_depths[v, o] = total[9]
 
 
+@compiled()
+def _reduce_absolute(counter, items, order, visible, slots, absolute, g_absolute):
+    """Adds the absolute sums of each Gaussian's entries, in pixels' units (the packed exponent is divided by 8)."""
+    while True:
+        item = take(counter)
+        if item >= items:
+            return
+        views, n = order.shape
+        for at in range(item * BLOCK, min((item + 1) * BLOCK, views * n)):
+            v, k = at // n, at % n
+            if k < visible[v]:
+                for s in range(slots[at], slots[at + 1]):
+                    for c in range(2):
+                        g_absolute[v, order[v, k], c] += 8 * absolute[s, c]
+
+
 class Composite(torch.autograd.Function):
     """Projected Gaussians, colors [1 or V, N, 3] and background [V 3] to rgb, alpha, depth."""
 
     @staticmethod
-    def forward(ctx, means_px, conics, depths, radii, opacities, colors, background, width, height):
+    def forward(ctx, means_px, conics, depths, radii, opacities, colors, background, width, height, absolute=None):
         projected = (means_px, conics, depths, radii, opacities, colors)
         tiles = build(*(t.detach().numpy() for t in projected), width, height)
         views = len(depths)
         rgb, alpha, depth = (torch.empty(views, height, width, c) for c in (3, 1, 1))
         t_final, last = (np.empty((views, height, width), np.float32) for _ in range(2))
         ctx.tiles, ctx.pixels, ctx.one_color = tiles, (t_final, last), len(colors) == 1
-        ctx.background = background.detach().numpy()
+        ctx.background, ctx.absolute = background.detach().numpy(), absolute
         run(
             _composite, len(tiles.first) - 1, tiles.first, tiles.gaussian, tiles.rows, tiles.packed, ctx.background,
             tiles.across, tiles.down, rgb.numpy(), alpha.numpy(), depth.numpy(), t_final, last,
@@ -247,19 +279,25 @@ class Composite(torch.autograd.Function):
         views, n = tiles.order.shape
         g_rgb, g_alpha, g_depth = (g.contiguous().numpy() for g in grads)
         sums = np.empty((len(tiles.gaussian), SUMS), np.float32)
+        absolute = None if ctx.absolute is None else np.empty((len(tiles.gaussian), 2), np.float32)
         g_background = np.empty((len(tiles.first) - 1, 3), np.float32)
         run(
             _composite_backward, len(tiles.first) - 1, tiles.first, tiles.gaussian, tiles.rows, tiles.slot,
             tiles.packed, ctx.background, tiles.across, tiles.down, t_final, last, g_rgb, g_alpha,
-            g_depth, sums, g_background,
+            g_depth, sums, g_background, absolute,
         )  # fmt: skip
+        if absolute is not None:
+            run(
+                _reduce_absolute, -(-views * n // BLOCK), tiles.order, tiles.visible, tiles.slots, absolute,
+                ctx.absolute.numpy(),
+            )  # fmt: skip
         px, conics, opacities, colors, depths = (torch.zeros(views, n, *c) for c in ((2,), (3,), (), (3,), ()))
         outputs = [t.numpy() for t in (px, conics, opacities, colors, depths)]
         run(_reduce, -(-views * n // BLOCK), tiles.order, tiles.visible, tiles.slots, tiles.packed, sums, *outputs)
         if ctx.one_color:
             colors = _over_views(colors)[None]
         background = torch.from_numpy(g_background.reshape(views, -1, 3).sum(1, dtype=np.float64).astype(np.float32))
-        return px, conics, depths, None, _over_views(opacities), colors, background, None, None
+        return px, conics, depths, None, _over_views(opacities), colors, background, None, None, None
 
 
 def _over_views(x: torch.Tensor) -> torch.Tensor:

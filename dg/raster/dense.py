@@ -5,6 +5,9 @@ Slow and obvious; float32 or float64, any device. The fast rasterisers are teste
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,9 +23,16 @@ def composite(
     conics: Float[Tensor, "N 3"],
     opacities: Float[Tensor, "N"],
     features: Float[Tensor, "N C"],
+    tell: Callable[[Float[Tensor, "N 2"]], object] | None = None,
 ) -> tuple[Float[Tensor, "P C"], Float[Tensor, "P 1"]]:
-    """Front to back over Gaussians that are sorted by depth: (sum of weight * feature, final transmittance)."""
-    dx, dy = (pixels[:, None] - means_px).unbind(-1)
+    """Front to back over Gaussians that are sorted by depth: (sum of weight * feature, final transmittance).
+
+    In the backward pass `tell` gets the sum over these pixels of the absolute value of each one's gradient on means_px.
+    """
+    offset = pixels[:, None] - means_px
+    if tell is not None and offset.requires_grad:
+        offset.register_hook(lambda gradient: (tell(gradient.abs().sum(0)), None)[1])
+    dx, dy = offset.unbind(-1)
     xx, xy, yy = conics.unbind(-1)
     alpha = (opacities * torch.exp(-0.5 * (xx * dx * dx + yy * dy * dy) - xy * dx * dy)).clamp_max(ALPHA_MAX)
     with torch.no_grad():
@@ -46,12 +56,20 @@ class DenseRasterizer:
         self.pairs_per_block = pairs_per_block
 
     def __call__(
-        self, gaussians: Gaussians, cameras: Cameras, background: Float[Tensor, "3"] | Float[Tensor, "V 3"]
+        self,
+        gaussians: Gaussians,
+        cameras: Cameras,
+        background: Float[Tensor, "3"] | Float[Tensor, "V 3"],
+        *,
+        absgrad: bool = False,
     ) -> Render:
         means = gaussians.means
         projected = project(gaussians, cameras)
         if projected.means_px.requires_grad:
             projected.means_px.retain_grad()
+        absolute = torch.zeros_like(projected.means_px)
+        if absgrad:
+            projected.means_px.absgrad = absolute
         rgb = colors(gaussians, cameras).expand(len(cameras), -1, -1)
         features = torch.cat([rgb, projected.depths[..., None]], -1)
         background = background.to(means).expand(len(cameras), 3)
@@ -73,8 +91,9 @@ class DenseRasterizer:
                 gaussians.opacities[order],
                 features[v, order],
             )
+            tell = partial(absolute[v].index_add_, 0, order) if absgrad else None
             size = max(1, self.pairs_per_block // max(1, len(order)))
-            blocks = [checkpoint(composite, block, *sorted_, use_reentrant=False) for block in pixels.split(size)]
+            blocks = [checkpoint(composite, block, *sorted_, tell, use_reentrant=False) for block in pixels.split(size)]
             total, t = (torch.cat(part) for part in zip(*blocks, strict=True))
             views.append(torch.cat([total[:, :3] + t * background[v], 1 - t, total[:, 3:]], 1))
         image = torch.stack(views).unflatten(1, (cameras.height, cameras.width))

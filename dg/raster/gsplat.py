@@ -45,7 +45,12 @@ class GsplatRasterizer:
         self._rasterization: Any = gsplat.rasterization
 
     def __call__(
-        self, gaussians: Gaussians, cameras: Cameras, background: Float[Tensor, "3"] | Float[Tensor, "V 3"]
+        self,
+        gaussians: Gaussians,
+        cameras: Cameras,
+        background: Float[Tensor, "3"] | Float[Tensor, "V 3"],
+        *,
+        absgrad: bool = False,
     ) -> Render:
         _check(gaussians, cameras, self.device_type)
         gaussians = Gaussians(*(x.float() for x in vars(gaussians).values()))
@@ -68,6 +73,7 @@ class GsplatRasterizer:
             packed=False,
             backgrounds=behind,
             render_mode="RGB+D",
+            absgrad=absgrad,
         )
         means_px = info["means2d"]
         if means_px.requires_grad:

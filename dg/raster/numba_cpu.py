@@ -26,7 +26,12 @@ class NumbaRasterizer:
     """
 
     def __call__(
-        self, gaussians: Gaussians, cameras: Cameras, background: Float[Tensor, "3"] | Float[Tensor, "V 3"]
+        self,
+        gaussians: Gaussians,
+        cameras: Cameras,
+        background: Float[Tensor, "3"] | Float[Tensor, "V 3"],
+        *,
+        absgrad: bool = False,
     ) -> Render:
         background = torch.as_tensor(background)
         _check(gaussians, cameras, background)
@@ -40,6 +45,9 @@ class NumbaRasterizer:
         )
         if means_px.requires_grad:
             means_px.retain_grad()
+        absolute = None
+        if absgrad:
+            absolute = means_px.absgrad = torch.zeros_like(means_px)
         rgb, alpha, depth = Composite.apply(
             means_px,
             conics,
@@ -50,6 +58,7 @@ class NumbaRasterizer:
             background.float().expand(len(cameras), 3).contiguous(),
             cameras.width,
             cameras.height,
+            absolute,
         )
         return Render(rgb, alpha, depth, means_px, radii_px)
 

@@ -20,7 +20,7 @@ from dg.io import suggest
 from dg.runtime.errors import UserError
 
 MARKS = ("_target_", "_partial_")
-DATA = ("profile",)  # blocks that a component carries for others to interpolate; no constructor sees them
+DATA = ("profile", "about")  # blocks that a component carries for others to read; most constructors do not see them
 MISSING = "???"
 _LEAVES = (bool, int, float, str)
 

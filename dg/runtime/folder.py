@@ -38,10 +38,17 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {k: v for k, v in config.items() if k not in NEUTRAL}
     kept["task"] = {k: v for k, v in kept.get("task", {}).items() if k != "default_input"}
     for key in SOURCES:
-        if kept.get(key) is not None and Path(kept[key]).is_file():
-            kept[key] = "sha256:" + sha256(Path(kept[key]))
-    # devices reach components by interpolation
-    return _without(kept, "device")
+        given = kept.get(key)
+        if isinstance(given, list):
+            kept[key] = [_checksum(path) for path in given]
+        elif given is not None:
+            kept[key] = _checksum(given)
+    # devices reach components by interpolation; facts about a checkpoint compute nothing
+    return _without(_without(kept, "device"), "about")
+
+
+def _checksum(path: Any) -> Any:
+    return "sha256:" + sha256(Path(path)) if Path(path).is_file() else path
 
 
 def _without(node: Any, key: str) -> Any:

@@ -8,6 +8,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +47,8 @@ class Manifest:
     revision: str | None = None
     modified: bool | None = None  # whether the working tree differed from the revision
     versions: dict[str, str] = field(default_factory=dict)
+    prior: dict[str, Any] = field(default_factory=dict)  # see `prior_facts`; empty until a stage asks for the prior
+    elevation: dict[str, Any] = field(default_factory=dict)  # what elevation=auto found, and the curve it found it on
     started: str = ""
     finished: str | None = None
     sessions: int = 0
@@ -80,6 +83,14 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def prior_facts(config: Mapping[str, Any], prior: Any) -> dict[str, Any]:
+    """What a run depends on that no config hash covers: licence, gating and size of the prior's checkpoint, and the
+    revision that was found; of a prior with parts, the same of each."""
+    facts = {"prior": type(prior).__name__, **(config.get("about") or {}), **getattr(prior, "source", {})}
+    parts = {name: prior_facts(config["parts"][name], m.prior) for name, m in getattr(prior, "parts", {}).items()}
+    return facts | ({"parts": parts} if parts else {})
 
 
 def device_name(device: torch.device) -> str:

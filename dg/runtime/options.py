@@ -12,6 +12,7 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 
 import dg
+from dg.runtime import pictures
 from dg.runtime.build import check, check_value, nearest
 from dg.runtime.errors import UserError
 
@@ -30,10 +31,11 @@ class Root:
     """The root keys of conf/train.yaml (there they are described), with their types."""
 
     folder_per_job: typing.ClassVar[bool] = True  # each job of a multirun gets a folder named after its overrides
-    input: str | None
+    input: str | None  # or a list, as the next two (`dg.runtime.pictures`)
     prompt: str | None
     negative_prompt: str | None
-    elevation: float
+    elevation: float | Literal["auto"]
+    azimuth: float
     recenter: bool
     name: Any  # a name may look like a number
     outdir: str
@@ -116,13 +118,12 @@ def _check_root(config: Mapping[str, Any]) -> None:
             raise UserError(f"{key}={config[key]} must be at least 1")
     if config["threads"] is not None and config["threads"] < 1:
         raise UserError(f"threads={config['threads']} must be at least 1; threads=null takes all")
-    if abs(config["elevation"]) > 90:
-        raise UserError(f"elevation={config['elevation']} is outside -90..90 degrees; negative looks down from above")
+    pictures.pictures(config)
     for key in ("input", "gaussians", "mesh_file"):
-        path = config[key]
-        needed = key != "input" or "gaussians" in stages(config)
-        if path is not None and needed and not Path(path).is_file():
-            raise UserError(f"{key}={path}: there is no such file{_similar_file(Path(path))}")
+        files = pictures.paths(config) if key == "input" else [config[key]] if config[key] is not None else []
+        for path in files if key != "input" or "gaussians" in stages(config) else []:
+            if not Path(path).is_file():
+                raise UserError(f"{key}={path}: there is no such file{_similar_file(Path(path))}")
     if "gaussians" in stages(config) and config["gaussians"] is None:
         _check_source(config)
 
@@ -133,7 +134,8 @@ def _check_source(config: Mapping[str, Any]) -> None:
         raise UserError("task=text needs a prompt: prompt='a ripe strawberry'")
     if kind == "image" and config["input"] is None:
         raise UserError("task=image needs a picture: input=photo.png (or task=text prompt='...')")
-    if kind == "image" and config["prompt"] and config["input"] == default:
+    both = "parts" in config["prior"]  # several priors, of which one reads the picture and another the prompt
+    if kind == "image" and config["prompt"] and config["input"] == default and not both:
         raise UserError("a prompt without a picture: add task=text to work from the prompt alone, or input=photo.png")
 
 
@@ -180,7 +182,7 @@ def default_name(config: Mapping[str, Any]) -> str:
         return slug(config["prompt"])
     if config["input"] is None:
         raise UserError("name has no value and there is no input to take it from; give one with name=...")
-    return slug(Path(config["input"]).stem)
+    return slug(Path(pictures.paths(config)[0]).stem)
 
 
 # Overrides that say nothing about what a job of a sweep computes, or that its base name tells already.

@@ -11,6 +11,7 @@ from typing import Any
 
 from dg.io.files import write_json
 from dg.runtime import device, folder, manifest, options
+from dg.runtime.agreement import agreement, without_agreement
 from dg.runtime.build import nearest
 from dg.runtime.callbacks import StopSignal
 from dg.runtime.errors import Interrupted, RunError, UserError
@@ -90,10 +91,11 @@ def _stages(run: Run) -> None:
         _preview(run)  # what there is shows why it failed
         raise
     if ran or not (run.folder / "metrics.json").exists() or unmeasured(run):
-        _preview(run)
+        _preview(run, changed=ran)
 
 
-def _preview(run: Run) -> None:
+def _preview(run: Run, changed: bool = True) -> None:
+    """Pictures and figures; `changed`: a stage has run, so what was said of the result before no longer holds."""
     from dg.core.gaussians import activate
     from dg.io.mesh import load_mesh
     from dg.io.ply import read_ply
@@ -108,6 +110,8 @@ def _preview(run: Run) -> None:
     )
     run.results |= write_all(run.folder, subject, run.part("preview"), _title(run))
     run.results = without_similarity(run.results) | similarity(run, subject)
+    if changed:
+        run.results = without_agreement(run.results) | agreement(run, subject)
     if subject.gaussians is not None:
         run.results["splats/count"] = len(subject.gaussians)
     if subject.mesh is not None:
@@ -154,10 +158,14 @@ def _recorded(run: Run, error: BaseException) -> BaseException:
 
 
 def _farewell(run: Run) -> None:
+    from dg.eval.agreement import in_words
+
     others = (run.folder / name for name in ("gaussians.ply", "zero123_mini.safetensors"))
     best = final_mesh(run) or next((path for path in others if path.exists()), None)
     times = " · ".join(f"{name} {stage.seconds:.1f} s" for name, stage in run.manifest.stages.items())
     log.info("%s  (%s)", best, times)
+    for line in in_words(run.results):
+        log.info("%s", line)
     if (run.folder / "overview.png").exists():
         log.info("%s shows it from all sides", run.folder / "overview.png")
 

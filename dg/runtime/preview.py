@@ -73,7 +73,7 @@ class Subject:
             mesh_raster=run.mesh_raster,
             radius=run.camera.radius,
             fovy_deg=run.camera.fovy_deg,
-            elevation_deg=run.config["elevation"],
+            elevation_deg=run.elevation_deg,
             device=run.device,
         )
 

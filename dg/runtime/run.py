@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ import torch
 
 from dg.io.files import sha256
 from dg.runtime import device as devices
+from dg.runtime import pictures
 from dg.runtime.build import build, inert
 from dg.runtime.callbacks import StopSignal
 from dg.runtime.errors import UserError
 from dg.runtime.logging import log
-from dg.runtime.manifest import Manifest, StageRecord, peak_memory_mb
+from dg.runtime.manifest import Manifest, StageRecord, peak_memory_mb, prior_facts
 from dg.runtime.shelf import PriorShelf
 
 
@@ -61,7 +62,9 @@ class Run:
             prior = self.part("prior")
             return prior.to(self.device) if hasattr(prior, "to") else prior
 
-        return self.shelf.get(self.config["prior"], str(self.device), build_it)
+        prior = self.shelf.get(self.config["prior"], str(self.device), build_it)
+        self.manifest.prior = prior_facts(self.config["prior"], prior)
+        return prior
 
     @cached_property
     def loggers(self) -> list[Any]:
@@ -73,23 +76,66 @@ class Run:
 
     @cached_property
     def reference(self) -> Any:
-        """The picture as the stages see it; None where the run has none."""
-        path = self.config["input"]
-        if path is None or self.config["task"]["kind"] != "image" or not Path(path).is_file():
+        """The pictures as the stages see them; None where the run has none."""
+        found = pictures.pictures(self.config)
+        if not found or self.config["task"]["kind"] != "image" or pictures.missing(self.config):
             return None
+        if len(found) > 1 and self.config["recenter"]:
+            log.warning(
+                "each of the %d pictures is recentred by itself, so their scales may differ; where their framing is "
+                "true, give recenter=false",
+                len(found),
+            )
+        from dg.data.image import together
+
+        return together([self._picture(picture) for picture in found])
+
+    def _picture(self, picture: pictures.Picture) -> Any:
         from dg.data.image import load_reference
 
+        path, elevation = picture.path, picture.elevation_deg
         try:
             return load_reference(
                 Path(path),
                 recenter=self.config["recenter"],
-                elevation_deg=self.config["elevation"],
+                elevation_deg=self.elevation_deg if elevation is None else elevation,
+                azimuth_deg=picture.azimuth_deg,
                 radius=self.camera.radius,
                 fovy_deg=self.camera.fovy_deg,
                 size=self.config["task"]["reference_size"],
             )
         except (ValueError, OSError) as error:
             raise UserError(f"input={path}: {str(error).removeprefix(f'{path}: ')}") from error  # named once
+
+    @property
+    def elevation_deg(self) -> float:
+        """Of the first picture, or of the views where there is none. elevation=auto is searched for once a folder."""
+        found = pictures.pictures(self.config)
+        if not found or found[0].elevation_deg is not None or pictures.missing(self.config):
+            return pictures.elevation(self.config)
+        if not self.manifest.elevation:
+            self.manifest.elevation = self._searched(found[0])
+            log.info("elevation=auto: %.1f degrees", self.manifest.elevation["elevation_deg"])
+            self.manifest.save(self.folder)
+        return float(self.manifest.elevation["elevation_deg"])
+
+    def _searched(self, picture: pictures.Picture) -> dict[str, Any]:
+        from dg.stages.elevation import denoising_error, search
+
+        if not getattr(self.prior, "knows_object", False):
+            raise UserError(
+                f"elevation=auto cannot work with {type(self.prior).__name__}: it knows views relative to the picture, "
+                "not the object, so every elevation fits; give elevation=DEGREES (-20 looks down a little)"
+            )
+
+        def error(degrees: float) -> float:
+            seen = self._picture(replace(picture, elevation_deg=degrees))
+            at = replace(seen, rgba=seen.rgba.to(self.device), cameras=seen.cameras.to(self.device))
+            return denoising_error(self.prior, at, self.config["prompt"])
+
+        found = search(error)
+        curve = {f"{degrees:g}": value for degrees, value in found.curve.items()}
+        return {"elevation_deg": round(found.elevation_deg, 2), "curve": curve}
 
     def source(self, key: str, default: str, stage: str) -> Path:
         """The file a stage starts from: what the user gave, else what the stage before left in the folder."""

@@ -20,7 +20,7 @@ SIZE = 512  # of the renders, pixels; every CLIP model reduces them
 def similarity(run: Run, subject: Subject) -> dict[str, Any]:
     """Entries of metrics.json: clip/image_image, or clip/text_image where there is only a prompt, and the model's name.
 
-    Mean cosine (not times 100) of the reference on white against 8 renders of the final mesh on white, azimuths
+    Mean cosine (not times 100) of the (first) reference on white against 8 renders of the final mesh on white, azimuths
     0, 45, .. 315, at the input's elevation. Where the model is not to be had, the value is None, with the reason.
     """
     if "_target_" not in run.config["clip"] or subject.mesh is None:
@@ -35,7 +35,7 @@ def similarity(run: Run, subject: Subject) -> dict[str, Any]:
     views = subject.surface(subject.cameras(AZIMUTHS, SIZE))[..., :3].permute(0, 3, 1, 2)
     with torch.no_grad():
         if subject.reference is not None:
-            pictures = over(subject.reference.rgba.cpu()).permute(0, 3, 1, 2)
+            pictures = over(subject.reference.rgba[:1].cpu()).permute(0, 3, 1, 2)
             cosines = scorer.image_image(pictures, views)
         else:
             cosines = scorer.text_image([run.config["prompt"]], views)

@@ -126,7 +126,7 @@ def _refine(run: Run, source: Path) -> list[Path]:
             options=run.part("refine"),
             iters=iters,
             seed=run.config["seed"],
-            elevation_deg=run.config["elevation"],
+            elevation_deg=run.elevation_deg,
         )
         fit(run, stage, "texture", iters, run.folder / TEXTURE_CHECKPOINT)
         made = stage.mesh().to("cpu")

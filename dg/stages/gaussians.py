@@ -14,17 +14,18 @@ from torch.utils.data import DataLoader, Sampler
 
 from dg.core import optim_edit
 from dg.core.camera import spherical
-from dg.core.densify import AdaptiveDensity, NoDensity, Statistics, accumulate
+from dg.core.densify import DensityRule, Statistics, accumulate
 from dg.core.distill import Distillation
 from dg.core.gaussians import RawGaussians, activate
 from dg.core.optim_edit import LearningRates
 from dg.core.rng import generator
 from dg.core.schedule import ResolutionRamp, log_linear
+from dg.priors.magic123 import Member, members
 from dg.priors.protocol import Prior
 from dg.raster.protocol import Rasterizer
 from dg.stages.report import report
 from dg.stages.views import OrbitSampler, RandomBackground
-from dg.types import Reference, Render
+from dg.types import Cameras, Reference, Render
 
 
 class _From(Sampler[int]):
@@ -65,7 +66,7 @@ class GaussianStage(L.LightningModule):
         raw: RawGaussians,
         camera: OrbitSampler,
         background: RandomBackground,
-        densify: AdaptiveDensity | NoDensity,
+        densify: DensityRule,
         anneal: Callable[[float, torch.Generator, int], int],
         distill: Distillation,
         loss: Mapping[str, Any],
@@ -108,12 +109,16 @@ class GaussianStage(L.LightningModule):
         optim_edit.set_lr(optimizer.optimizer, "means", lr)
         known = self._known_view_loss(frac)
         score, render, logs = self._score_loss(frac)
-        total = score + sum(known.values())
+        penalty = self.densify.penalty(self._live())
+        total = score + sum(known.values()) + (0 if penalty is None else penalty)
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(total)
         self._check_finite(total)
         self._gather(render)
         optimizer.step()
+        noise = self.densify.noise(self.raw(), lr, generator(self.seed, "densify/noise", self.step))
+        if noise is not None:
+            optim_edit.shift(self.params, "means", noise)
         counts = self._densify(optimizer.optimizer)
         logs |= {f"loss/{name}": value.detach() for name, value in known.items()}
         logs |= {"loss/score": score.detach(), "loss/total": total.detach(), "num_gaussians": len(self.stats.count)}
@@ -151,19 +156,34 @@ class GaussianStage(L.LightningModule):
         size, per_sample = self.resolution(frac), self.prior.views_per_sample
         cameras = self.camera.sample(draw, self.reference_elevation_deg, size, per_sample).to(self.device)
         background = self.background.sample(draw, self.camera.batch_size, per_sample).to(self.device)
-        render = self.raster(activate(self._live()), cameras, background)
-        z = self.prior.encode(render.rgb.clamp(0, 1).permute(0, 3, 1, 2))
-        condition = self.prior.condition(self.reference, self.prompt, cameras, background)
+        wanted = {"absgrad": True} if self.densify.absolute_gradient and self.densify.gathers(self.step) else {}
+        render = self.raster(activate(self._live()), cameras, background, **wanted)
         t = self.anneal(frac, generator(self.seed, "timestep", self.step), len(self.prior.alpha_bar))
-        eps = torch.randn(z.shape, generator=generator(self.seed, "noise", self.step)).to(z)
-        loss = self.distill.loss(
-            lambda z_t, steps_: self.prior.predict(z_t, steps_, condition),
+        losses = {
+            name: self._member_loss(name, member, member.timestep(t), render, cameras, background)
+            for name, member in members(self.prior).items()
+        }
+        logs = {f"loss/score_{name}": loss.detach() for name, loss in losses.items() if name}
+        return sum(losses.values()), render, {"t": t, "resolution": size} | logs
+
+    def _member_loss(
+        self, name: str, member: Member, t: int, render: Render, cameras: Cameras, background: Tensor
+    ) -> Tensor:
+        """The distillation loss of one prior; a prior that works alone has the name ""."""
+        prior, distill = member.prior, self.distill
+        if name:
+            scale = distill.guidance_scale if member.guidance_scale is None else member.guidance_scale
+            distill = replace(distill, weight=distill.weight * member.weight, guidance_scale=scale)
+        z = prior.encode(render.rgb.clamp(0, 1).permute(0, 3, 1, 2))
+        condition = prior.condition(self.reference, self.prompt if member.prompted else None, cameras, background)
+        eps = torch.randn(z.shape, generator=generator(self.seed, f"noise/{name}".rstrip("/"), self.step)).to(z)
+        return distill.loss(
+            lambda z_t, steps_: prior.predict(z_t, steps_, condition),
             z,
             torch.full((len(z),), t, device=self.device),
             eps,
-            self.prior.alpha_bar.to(self.device),
+            prior.alpha_bar.to(self.device),
         )
-        return loss, render, {"t": t, "resolution": size}
 
     def _live(self) -> RawGaussians:
         return RawGaussians(**dict(self.params.items()))
@@ -172,7 +192,9 @@ class GaussianStage(L.LightningModule):
         """Statistics come from the last view alone, as in the release."""
         if self.densify.gathers(self.step) and render.means_px.grad is not None:
             height, width = render.rgb.shape[1:3]
-            self.stats = accumulate(self.stats, render.means_px.grad[-1], render.radii_px[-1].detach(), height, width)
+            means_px = render.means_px
+            grad = means_px.absgrad if self.densify.absolute_gradient else means_px.grad
+            self.stats = accumulate(self.stats, grad[-1], render.radii_px[-1].detach(), height, width)
 
     def _densify(self, optimizer: torch.optim.Optimizer) -> dict[str, float]:
         draw = generator(self.seed, "densify", self.step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -78,7 +80,7 @@ class PriorStage(L.LightningModule):
 
     Args:
         bank: makes the bank of views on the training device.
-        net: the network's shape.
+        net: the network's shape, or what makes another network with `MiniNet`'s interface.
         start: a checkpoint of `zero123_mini` to start from; None starts from random weights.
         compile: torch.compile on CUDA devices.
     """
@@ -87,7 +89,7 @@ class PriorStage(L.LightningModule):
         self,
         *,
         bank: Callable[[torch.device], ViewBank],
-        net: MiniConfig,
+        net: MiniConfig | Callable[[], nn.Module],
         recipe: Recipe,
         seed: int = 0,
         start: str | Path | None = None,
@@ -99,7 +101,7 @@ class PriorStage(L.LightningModule):
         self.automatic_optimization = False
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.key(seed, "weights"))
-            self.net = MiniNet(net)
+            self.net = net() if callable(net) else MiniNet(net)
         if start is not None:
             self.net.load_state_dict(mini.load(start)[0].state_dict())
         self.recipe, self.seed, self.shift, self.log_every = recipe, seed, shift, log_every
@@ -162,24 +164,39 @@ class PriorStage(L.LightningModule):
         background = move(draw_backgrounds(n, generator), device)
         dropped = move((torch.rand(recipe.references, generator=generator) < recipe.drop).float(), device)
         inputs = network_inputs(batch, background, dropped, self.net.config)
-        spread = (torch.arange(n) + torch.rand(n, generator=generator)) / n  # stratified, then shuffled
-        spread = spread[torch.randperm(n, generator=generator)] ** recipe.late
-        t = move((spread * len(self.alpha_bar)).long().clamp_max(len(self.alpha_bar) - 1), device)
+        t = move(self.times(n, generator), device)
         shown, was_spoiled = spoiled(inputs.x0, recipe.targets, recipe.spoil, generator)
-        noise = self._normal(inputs.x0.shape, generator)
+        x0, shown = self.diffused(inputs.x0), self.diffused(shown)
+        noise = self._normal(x0.shape, generator)
         alpha_bar = self.alpha_bar[t]
         a2 = alpha_bar[:, None, None, None]
         x_t = a2.sqrt() * shown + (1 - a2).sqrt() * noise
         out, _ = self._run(*inputs.reference, x_t, t.float(), alpha_bar, inputs.rays, inputs.vector)
         skip, scale, _ = preconditioning(alpha_bar)
-        error = (out - (inputs.x0 - skip * x_t) / scale).square().mean((1, 2, 3))
-        weight = torch.where(was_spoiled > 0, (4 * scale.flatten().square()).clamp_max(1), torch.ones_like(error))
+        error = (out - (x0 - skip * x_t) / scale).square().mean((1, 2, 3))
+        weight = self.weight(alpha_bar) * torch.where(
+            was_spoiled > 0, (4 * scale.flatten().square()).clamp_max(1), torch.ones_like(error)
+        )
         with torch.no_grad():
             bucket = (t * 10 // len(self.alpha_bar)).clamp_max(9)
             self.tally.index_add_(
                 0, bucket, torch.stack([error.detach(), torch.ones_like(error)], -1) * (1 - was_spoiled)[:, None]
             )
         return (weight * error).mean()
+
+    def times(self, n: int, generator: torch.Generator) -> Int[Tensor, n]:
+        """Each picture's step t, on the CPU: stratified, then shuffled."""
+        spread = (torch.arange(n) + torch.rand(n, generator=generator)) / n
+        spread = spread[torch.randperm(n, generator=generator)] ** self.recipe.late
+        return (spread * len(self.alpha_bar)).long().clamp_max(len(self.alpha_bar) - 1)
+
+    def diffused(self, pictures: Float[Tensor, "B 3 h w"]) -> Tensor:
+        """What noise is added to: the pictures themselves."""
+        return pictures
+
+    def weight(self, alpha_bar: Float[Tensor, B]) -> Tensor:
+        """The weight of a picture's error in F, by its noise; equal weights leave Karras et al.'s loss."""
+        return torch.ones_like(alpha_bar)
 
     def _normal(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         """Drawn on the device (six million a step are too many for the CPU), seeded from the step all the same."""
@@ -204,9 +221,9 @@ class PriorStage(L.LightningModule):
         facts = {"loss/total": loss, "pictures_per_s": rate, "lr": self.recipe.lr_at(self.step), **values}
         self.logged = report(self, self.step, facts, "prior")
 
-    def averaged(self) -> MiniNet:
+    def averaged(self) -> nn.Module:
         """A copy of the network with the averaged weights."""
-        net = MiniNet(self.net.config).to(self.device)
+        net = copy.deepcopy(self.net)
         net.load_state_dict(self.average)
         return net.eval().requires_grad_(False)
 

@@ -44,6 +44,20 @@ def test_a_prompt_becomes_a_mesh(checkpoint: Path, tmp_path: Path) -> None:
     assert len(said) < 25 and not [line for line in said if "float32" in line or "accelerate" in line], said
 
 
+def test_a_prompt_becomes_a_mesh_with_four_views_at_once(tmp_path: Path) -> None:
+    made = tiny_checkpoints.mvdream(tmp_path / "mvdream")
+    wanted = ["task=text", "prior=mvdream", "prompt=a ripe strawberry", f"prior.checkpoint={made}", "refine.size=64"]
+    wanted += ["prior.image_size=64", "iters=2", "iters_refine=1", "init.num_points=200", *BARE]
+    command = [sys.executable, str(ROOT / "train.py"), *wanted]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "outputs" / "a_ripe_strawberry"
+    assert len(load_mesh(folder / "mesh.glb").faces) > 0
+    manifest = Manifest.load(folder)
+    assert manifest.status == "done" and manifest.prior["checkpoint"] == str(made)
+    assert manifest.prior["licence"].startswith("CreativeML")
+
+
 def test_the_prompts_reach_the_prior(checkpoint: Path, tmp_path: Path) -> None:
     texts = ["task=text", f"prior.checkpoint={checkpoint}", *BARE, "stages=[gaussians]", "iters=1"]
     runs = {"plain": ["prompt=a cat"], "other": ["prompt=a dog"], "negative": ["prompt=a cat", "negative_prompt=dog"]}

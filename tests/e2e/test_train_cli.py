@@ -78,7 +78,9 @@ def test_it_says_little_when_nobody_watches(finished: tuple[Path, subprocess.Com
     lines = (result.stdout + result.stderr).splitlines()
     assert len(lines) < 40
     assert not [line for line in lines if "Tip" in line or "GPU available" in line or "\x1b" in line]
-    assert any("mesh.glb" in line and " s" in line for line in lines[-3:])
+    last = next(i for i, line in enumerate(lines) if "mesh.glb" in line and " s" in line)
+    assert len(lines) - last <= 5  # the result, what it knows of itself in three lines, the overview
+    assert lines[last + 1].startswith("front against the picture") and "overview.png" in lines[-1]
 
 
 def test_again_keeps_what_is_done_and_another_config_is_refused(

@@ -41,7 +41,7 @@ class _Positions(torch.autograd.Function):
 
 def rasterization(
     means, quats, scales, opacities, colors, viewmats, Ks, width, height,
-    near_plane=0.01, eps2d=0.3, packed=True, backgrounds=None, render_mode="RGB",
+    near_plane=0.01, eps2d=0.3, packed=True, backgrounds=None, render_mode="RGB", absgrad=False,
 ):  # fmt: skip
     assert not packed and render_mode == "RGB+D" and eps2d == 0.3 and near_plane == 0.2
     assert all(x.is_contiguous() and x.dtype == torch.float32 for x in (means, quats, scales, opacities, colors, Ks))

@@ -157,7 +157,7 @@ def test_what_is_missing_cut_short_or_foreign_is_named(folder: Path, copied, tmp
     refused(tmp_path, FileNotFoundError, r"unet/config.json.*tokenizer/vocab.json.*not found.*found an empty folder")
     refused(tmp_path / "nowhere", FileNotFoundError, "no such folder")
     (tmp_path / "model.ckpt").write_bytes(b"1")
-    refused(tmp_path / "model.ckpt", FileNotFoundError, "a single file; expected a diffusers-layout folder")
+    refused(tmp_path / "model.ckpt", ValueError, "model.ckpt: .*damaged")
     refused(tiny_checkpoints.zero123(tmp_path / "z"), FileNotFoundError, "text_encoder/config.json.*found clip_camera")
     cut = copied()
     file = cut / "unet" / "diffusion_pytorch_model.safetensors"
