@@ -21,11 +21,12 @@ from torch import Tensor
 
 from benchmarks._record import ROOT, measure, record
 from dg.core import camera, rng
-from dg.core.diffusion import add_noise, ddim_step, x0_from_eps
+from dg.core.diffusion import add_noise, x0_from_eps
 from dg.io.images import to_uint8
 from dg.io.mesh import load_mesh
 from dg.meshraster.cpu import CpuMeshRasterizer
 from dg.meshraster.render import render_mesh
+from dg.priors.sampling import sample
 from dg.priors.zero123_mini import Zero123Mini
 from dg.types import Cameras, Condition, Mesh, Reference
 
@@ -133,17 +134,6 @@ def truth(mesh: Mesh, views: Cameras) -> Float[Tensor, "V 4 h w"]:
     return torch.cat([made.rgb, made.alpha], -1).permute(0, 3, 1, 2).clamp(0, 1)
 
 
-def sampled(prior: Zero123Mini, cond: Condition, noise: Tensor, steps: int = 20) -> Tensor:
-    """Deterministic samples from pure noise."""
-    times = torch.linspace(len(prior.alpha_bar) - 1, 10, steps).long().tolist()
-    z = noise
-    for t, following in zip(times, [*times[1:], None], strict=True):
-        after = prior.alpha_bar[following] if following is not None else torch.tensor(1.0)
-        eps = prior.predict(z, torch.full((len(z),), t), cond).cond
-        z = ddim_step(z, eps, prior.alpha_bar[t], after)
-    return z
-
-
 def true_objects(prior: Zero123Mini, folder: Path, grid: Path | None, draws: int) -> None:
     """Per object: eight views of the truth, x_0 from the noised truth at t = 500, and samples from pure noise.
 
@@ -177,7 +167,7 @@ def true_objects(prior: Zero123Mini, folder: Path, grid: Path | None, draws: int
             noise,
             *(torch.randn(x0.shape, generator=rng.generator(0, "bench.prior", k)) for k in range(1, draws)),
         ]
-        guesses = torch.stack([sampled(prior, cond, start) for start in several]).clamp(-1, 1)
+        guesses = torch.stack([sample(prior, cond, start) for start in several]).clamp(-1, 1)
         made = guesses[0]
         inflated = 2 * solid.target(reference, views, torch.ones(8, 3)) - 1
         values["sample"] = sum(psnr(guess[1:], x0[1:]) for guess in guesses) / draws

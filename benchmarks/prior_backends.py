@@ -26,7 +26,7 @@ from dg.priors.zero123_mini import Zero123Mini
 
 Inputs = tuple[Tensor, ...]
 Way = Callable[[Inputs], Tensor]  # flat inputs to x_0
-WAYS = ("onednn", "compile", "bf16", "openvino_f32", "openvino_bf16")
+WAYS = ("onednn", "compile", "bf16", "int8", "openvino_f32", "openvino_bf16")
 
 
 class Packed(nn.Module):
@@ -69,6 +69,9 @@ def made(way: str, flat: Flat) -> Way:
                 return flat(*given)
 
         return halved
+    if way == "int8":
+        other = torch.ao.quantization.quantize_dynamic(copy.deepcopy(flat), {nn.Linear}, dtype=torch.qint8)
+        return lambda given: other(*given)
     network = OpenVinoNet(flat.net, way.removeprefix("openvino_"))
     return lambda given: network(*given[:5], list(zip(given[5::2], given[6::2], strict=True)))
 

@@ -36,8 +36,8 @@ class MiniConfig:
     depth: int = 8
     heads: int = 5
     modulation: int = 128  # width of the vector that modulates the blocks
-    reference_dim: int = 7  # length of the reference's vector (`zero123_mini.reference_vector`)
-    target_dim: int = 20  # length of the target's vector (`zero123_mini.target_vector`)
+    reference_dim: int = 7  # length of the reference's vector (`mini_inputs.reference_vector`)
+    target_dim: int = 20  # length of the target's vector (`mini_inputs.target_vector`)
 
     @property
     def grid(self) -> int:

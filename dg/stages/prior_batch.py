@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dg.core import camera, rng
 from dg.data.training_views import Batch, ViewBank, composite, move
-from dg.priors import zero123_mini as mini
+from dg.priors import mini_inputs
 from dg.priors.mini_net import MiniConfig, MiniNet
 from dg.types import Cameras
 
@@ -41,11 +41,11 @@ def network_inputs(
     return Inputs(
         (
             picture,
-            mini.rays(batch.reference_cameras, azimuth0, config.grid),
-            mini.reference_vector(batch.reference_cameras, dropped),
+            mini_inputs.rays(batch.reference_cameras, azimuth0, config.grid),
+            mini_inputs.reference_vector(batch.reference_cameras, dropped),
         ),
-        mini.rays(batch.cameras, each(azimuth0), config.grid),
-        mini.target_vector(batch.cameras, beside, background, each(dropped)),
+        mini_inputs.rays(batch.cameras, each(azimuth0), config.grid),
+        mini_inputs.target_vector(batch.cameras, beside, background, each(dropped)),
         2 * composite(batch.targets, background) - 1,
     )
 

@@ -50,13 +50,14 @@ def run_views(options: argparse.Namespace) -> int:
     device = torch.device(options.device)
     prior = Zero123Mini(options.checkpoint, device=device)
     raster = CpuMeshRasterizer()
-    things = objects(options)[:: options.every]
+    things = objects(options)
     meshes = [as_mesh(thing) for thing in things]
-    truths = [views.truth(mesh, raster) for mesh in meshes]
+    truths = [views.truth(mesh, raster) for mesh in meshes]  # of all: the mean picture is the mean over the others
+    chosen = range(options.first, len(things), options.every)
     common = {"draws": options.draws, "steps": views.STEPS, "checkpoint": options.name, "revision": revision()}
     common["command"] = f"python -m experiments.held_out views --name {options.name} --draws {options.draws}"
     rows = []
-    for i, thing in enumerate(tqdm(things, desc="held-out objects", disable=None)):
+    for i in tqdm(chosen, desc="held-out objects", disable=None):
         start = time.monotonic()
         seen = views.reference(meshes[i])
         made = views.samples(prior, seen, options.draws, device)
@@ -69,9 +70,9 @@ def run_views(options: argparse.Namespace) -> int:
         seconds = round(time.monotonic() - start, 2)
         with RECORDS.open("a") as file:
             for answer, values in found.items():
-                line = common | {"object": thing.name, "answer": answer, "seconds": seconds}
+                line = common | {"object": things[i].name, "answer": answer, "seconds": seconds}
                 file.write(json.dumps(line | {k: round(v, 4) for k, v in values.items()}) + "\n")
-        if i % max(1, len(things) // SHOWN) == 0 and len(rows) < 3 * SHOWN:
+        if chosen.index(i) % max(1, len(chosen) // SHOWN) == 0 and len(rows) < 3 * SHOWN:
             rows += [torch.cat([*x[..., :3]], 1) for x in (truths[i], made[0], made.mean(0))]
     if options.sheet:
         write_png(options.sheet, torch.cat(rows))
@@ -131,6 +132,7 @@ def main() -> int:
     sampled.add_argument("--name", default="shipped", help="what to call these weights in the table")
     sampled.add_argument("--draws", type=int, default=8)
     sampled.add_argument("--every", type=int, default=1, help="every n-th object only")
+    sampled.add_argument("--first", type=int, default=0, help="beginning with this one, so that processes can share")
     sampled.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     sampled.add_argument("--sheet", type=Path, default=None, help="PNG: truth, one sample, mean; twelve views a row")
     sampled.set_defaults(call=run_views)

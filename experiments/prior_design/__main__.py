@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     runs.add_argument("--instances", type=int, default=None, help="of the bank: 24576 on CUDA devices, else 16")
     runs.add_argument("--held-out", type=int, default=None, help="references: 256 on CUDA devices, else 1")
     runs.add_argument("--no-compile", action="store_true")
+    runs.add_argument("--no-cpu-time", action="store_true", help="where the processor is busy with other work")
     runs.add_argument("--sample", action="store_true", help="also 8 samples of held-out views, and a sheet of them")
     runs.add_argument("--deadline", type=float, default=None, help="unix time after which no variant is started")
     runs.add_argument("--shard", type=shard, default=(1, 1), help="I/N: every N-th variant from the I-th on")

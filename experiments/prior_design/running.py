@@ -162,9 +162,10 @@ def measure(variant: Variant, options: argparse.Namespace, bank: ViewBank, test:
     }  # fmt: skip
     channels, side = (LatentNet.channels, net.config.grid) if variant.latent else (3, net.config.image_size)
     found["ms_gpu"] = figures.milliseconds(net, channels, side, device) if cuda else None
-    found["ms_cpu"] = figures.milliseconds(
-        net, channels, side, torch.device("cpu"), runs=5 if cuda else 1, warm=1 if cuda else 0
-    )
+    found["ms_cpu"] = None
+    if not options.no_cpu_time:
+        runs, warm = (5, 1) if cuda else (1, 0)
+        found["ms_cpu"] = figures.milliseconds(net, channels, side, torch.device("cpu"), runs=runs, warm=warm)
     if options.sample:
         sampled, sheet = figures.samples(
             net, stage, test, stage.alpha_bar, SAMPLED if cuda else 1, draws=8 if cuda else 1, steps=20 if cuda else 2

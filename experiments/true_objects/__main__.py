@@ -12,6 +12,8 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
+from benchmarks._record import revision
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 RECORDS = HERE / "records.jsonl"
@@ -19,13 +21,6 @@ PRIORS = ("oracle", "zero123_mini", "silhouette")
 STAGES = {"splats": "gaussians.ply", "coarse": "coarse.glb", "mesh": "mesh.glb"}
 WORST = {"psnr_db": 0.0, "silhouette_iou": 0.0, "volume_iou": 0.0}
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
-
-
-def revision() -> str:
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=ROOT, check=True).stdout.strip()
-
-    return git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
 
 
 def command(name: str, prior: str, data: Path, seed: int) -> list[str]:

@@ -8,6 +8,7 @@ from dg.core import camera
 from dg.core.diffusion import add_noise, x0_from_eps
 from dg.data.training_views import make_bank
 from dg.meshraster.cpu import CpuMeshRasterizer
+from dg.priors import mini_inputs
 from dg.priors import zero123_mini as mini
 from dg.priors.mini_net import DATA_RMS, MiniConfig, MiniNet, patchify, preconditioning, unpatchify
 from dg.stages.muon import MuonAdam, orthogonalised
@@ -131,13 +132,14 @@ def test_only_the_difference_of_azimuths_counts(tiny, reference):
     turned = Reference(reference.rgba, camera.orbit(-10.0, 75.0, 2.0, height=64))
     a, b = ask(prior, reference, (30.0,)).cond, ask(prior, turned, (105.0,)).cond
     torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
-    pose = mini.target_vector(camera.orbit(-40.0, 90.0, 2.0), reference.cameras, torch.ones(1, 3), torch.zeros(1))
+    asked_from = camera.orbit(-40.0, 90.0, 2.0)
+    pose = mini_inputs.target_vector(asked_from, reference.cameras, torch.ones(1, 3), torch.zeros(1))
     torch.testing.assert_close(pose[0, :4], torch.tensor([-0.523599, 1.0, 0.0, 0.0]), atol=1e-5, rtol=0)
 
 
 def test_rays_pass_through_their_patches():
     cameras = camera.orbit([0.0, -30.0], [20.0, 100.0], 2.0, height=64)
-    found = mini.rays(cameras, torch.tensor([20.0, 20.0]), 4)
+    found = mini_inputs.rays(cameras, torch.tensor([20.0, 20.0]), 4)
     direction, moment = found.split(3, -1)
     torch.testing.assert_close(direction.norm(dim=-1), torch.ones(2, 16), atol=1e-5, rtol=0)
     eyes = camera.orbit([0.0, -30.0], [0.0, 80.0], 2.0).position  # turned so that the reference stands at 0
@@ -148,7 +150,7 @@ def test_rays_pass_through_their_patches():
 
 
 def test_the_reference_is_composited_on_grey(reference):
-    picture = mini.reference_picture(reference, 32)
+    picture = mini_inputs.reference_picture(reference, 32)
     assert picture.shape == (1, 4, 32, 32)
     torch.testing.assert_close(picture[0, :, 20, 12], torch.tensor([0.8, -0.6, -0.8, 1.0]))
     assert picture[0, :, 0, 0].abs().max() == 0
