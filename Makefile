@@ -16,8 +16,10 @@ setup: .venv/.ready  ## make .venv (does nothing when it is up to date)
 demo: setup  ## the main job on the shipped picture: a textured mesh and an overview of it
 	$(RUN) train.py
 
-test: setup  ## the CPU test suite
-	$(RUN) -m pytest
+WORKERS ?= 2
+
+test: setup  ## the CPU test suite, on WORKERS processes of one thread each
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: setup  ## tests that take minutes
 	$(RUN) -m pytest -m slow
@@ -38,11 +40,17 @@ leaderboard: setup  ## our objects with known truth: every method measured, the 
 	$(RUN) -m dg.eval.board outputs/leaderboard --readme README.md --figures psnr_db,silhouette_iou,volume_iou/unaligned
 	cp outputs/leaderboard/leaderboard.md outputs/leaderboard/objects.csv experiments/leaderboard/
 
+experiments-smoke: setup  ## the smallest version of every experiment, about two minutes
+	$(RUN) -m dg.experiment smoke
+
 bench: setup  ## timings, appended as records to benchmarks/results/
 	$(RUN) -m benchmarks
+
+bench-gpu: setup  ## on a GPU: the whole job and each part against its floor; benchmarks/results/gpu.json, gpu_cost.png
+	$(RUN) -m benchmarks.gpu
 
 clean:  ## remove what runs and tests leave behind (not .venv)
 	rm -rf outputs multirun .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test test-slow test-gpu lint format leaderboard bench clean
+.PHONY: help setup demo test test-slow test-gpu lint format leaderboard experiments-smoke bench bench-gpu clean

@@ -51,17 +51,24 @@ def measure(function: Callable[[], Any], *, runs: int = 15, warmup: int = 3, dev
 
 
 def record(
-    benchmark: str, case: dict[str, Any], timing: Timing, *, device: str = "cpu", **values: Any
+    benchmark: str,
+    case: dict[str, Any],
+    timing: Timing,
+    *,
+    device: str = "cpu",
+    results: Path | None = None,
+    **values: Any,
 ) -> dict[str, Any]:
-    """Appends one line to benchmarks/results/<benchmark>.jsonl and returns it.
+    """Appends one line to <benchmark>.jsonl of the folder `results` (default benchmarks/results/) and returns it.
 
     Args:
         case: what was measured (sizes, implementation).
         values: what else came out of it (errors, memory).
     """
     line = {"benchmark": benchmark, **case, **asdict(timing), **values, **surroundings(device)}
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    with (RESULTS / f"{benchmark}.jsonl").open("a") as file:
+    folder = results or RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{benchmark}.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
     return line
 
@@ -96,7 +103,7 @@ def _portable(argument: str) -> str:
 
 
 def revision() -> str:
-    """The commit, with "+" if files differ from it; "unknown" outside a git checkout."""
+    """The commit, with "+" if files differ from it; outside a git checkout what DG_REVISION says, else "unknown"."""
 
     def git(*args: str) -> str:
         return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
@@ -104,7 +111,7 @@ def revision() -> str:
     try:
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", "dg") else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("DG_REVISION", "unknown")
 
 
 def _cpu() -> str:

@@ -1,10 +1,11 @@
-"""`python -m dg.experiment list | run NAME [--smoke] [overrides of evaluate.py] | report NAME | command NAME`."""
+"""Asks an experiment: `python -m dg.experiment list | run NAME [OVERRIDES] | smoke | report NAME | command NAME`."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs.add_argument("overrides", nargs="*", help="more overrides of evaluate.py: workers=4 device=cuda")
     runs.add_argument("--smoke", action="store_true", help="the smallest version, to see that it works; keeps nothing")
     runs.add_argument("--outdir", type=Path, default=Path("outputs/experiments"))
+    commands.add_parser("smoke", help="the smallest version of every experiment, one after the other")
     reports = commands.add_parser("report", help="rewrite the table from the records")
     reports.add_argument("name")
     shown = commands.add_parser("command", help="evaluate.py's command line, to start several workers of it by hand")
@@ -39,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.what == "run":
             found = definition.load(options.name)
             run.run(found, options.outdir, overrides, smoke=options.smoke)
+        elif options.what == "smoke":
+            _smoke(definition.names())
         elif options.what == "command":
             found = definition.load(options.name)
             print(shlex.join(["python", *run.command(found, options.outdir, overrides)]))
@@ -48,6 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _smoke(names: Sequence[str]) -> None:
+    from dg.runtime.experiment import definition, run
+
+    for name in names:
+        found = definition.load(name)
+        if found.needs_data:
+            print(f"{name}: left out, its objects are in a folder of yours (data=FOLDER)")
+            continue
+        start = time.monotonic()
+        run.run(found, Path("outputs/experiments"), ["overwrite=true"], smoke=True)
+        print(f"{name}: {time.monotonic() - start:.0f} s\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,9 @@ class Cameras:
 
     def resized(self, height: int, width: int) -> Cameras:
         """The same field of view at another picture size."""
-        scale = torch.tensor([width / self.width, height / self.height, 1.0], dtype=self.K.dtype, device=self.K.device)
-        return replace(self, K=self.K * scale[:, None], width=width, height=height)
+        across, down, rest = self.K.unbind(1)  # by numbers, not by a tensor of them: a GPU would be waited for
+        K = torch.stack([across * (width / self.width), down * (height / self.height), rest], 1)
+        return replace(self, K=K, width=width, height=height)
 
     @property
     def w2c(self) -> Float[Tensor, "V 4 4"]:
@@ -130,3 +131,4 @@ class Prediction:
 
     cond: Float[Tensor, "B C h w"]
     uncond: Float[Tensor, "B C h w"] | None = None
+    own: Float[Tensor, "B C h w"] | None = None  # of the renders' own score, where an adapter learns it (VSD)

@@ -11,17 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy import ndimage
 from torch import Tensor
 
 from dg.core.camera import FOVY_DEG, clip_from_world, orbit
 from dg.core.dilate import dilate, fill_from_surface
+from dg.core.gather import add_view
 from dg.core.gridput import grid_put_linear, grid_put_mip
 from dg.core.meshes import vertex_normals
-from dg.core.slabs import compiled, in_slabs
 from dg.types import Cameras, Fragments, Mesh
 
 __all__ = ["BakeOptions", "backproject", "bake_views", "dilate", "grid_put_linear", "grid_put_mip", "straight_colours"]
@@ -91,7 +89,9 @@ def backproject(
     options: BakeOptions | None = None,
     priority: Float[Tensor, " V"] | None = None,
 ) -> Baked:
-    """The texture [size size 3] of a mesh with uv coordinates, seen in V views; deterministic.
+    """The texture [size size 3] of a mesh with uv coordinates, seen in V views; deterministic (splat on a CPU).
+
+    Works where the mesh is: pictures, cameras and what `rasterize` returns are on the same device.
 
     Args:
         rgb: straight colours (`straight_colours`); gather uses `alpha` to tell where they are reliable.
@@ -105,12 +105,14 @@ def backproject(
         raise ValueError("the mesh has no uv coordinates; make them with dg.core.uv.unwrap")
     if options.method not in ("gather", "splat"):
         raise ValueError(f"method is 'gather' or 'splat', not {options.method!r}")
-    normals = vertex_normals(mesh.vertices, mesh.faces)
+    # summed on the CPU: a GPU adds in any order
+    normals = vertex_normals(mesh.vertices.cpu(), mesh.faces.cpu()).to(mesh.vertices)
     # The texture is a picture too: texel centres at +0.5, row 0 at v = 0 (clip y = -1), every face at depth 1.
     flat = torch.cat([mesh.uv * 2 - 1, torch.zeros_like(mesh.uv[:, :1]), torch.ones_like(mesh.uv[:, :1])], -1)
     faces_uv = mesh.faces if mesh.faces_uv is None else mesh.faces_uv
     texels, corners, weights = _covered(rasterize(flat[None], faces_uv, (size, size)), mesh.faces)
-    surface = torch.zeros(size * size, dtype=torch.bool)
+    device = mesh.vertices.device
+    surface = torch.zeros(size * size, dtype=torch.bool, device=device)
     surface[texels] = True
     surface = surface.view(size, size)
     if options.method == "splat":
@@ -118,9 +120,9 @@ def backproject(
         return Baked(dilate(texture, known, rest="keep"), known.float(), surface.float())
     points = (mesh.vertices[corners] * weights).sum(1)
     normal = torch.nn.functional.normalize((normals[corners] * weights).sum(1), dim=-1)
-    priority = torch.ones(len(cameras)) if priority is None else priority
+    priority = (torch.ones(len(cameras)) if priority is None else priority).to(device)
     colour, seen = _gather(mesh, points, normal, rgb, alpha, cameras, rasterize, options, priority)
-    texture, known, position = torch.zeros(size * size, 3), torch.zeros(size * size), torch.zeros(size * size, 3)
+    texture, known, position = (torch.zeros(size * size, *shape, device=device) for shape in ((3,), (), (3,)))
     texture[texels], known[texels], position[texels] = colour, seen.float(), points.float()
     texture, known, position = (x.view(size, size, *x.shape[1:]) for x in (texture, known, position))
     texture = fill_from_surface(texture, known > 0, surface, position)
@@ -131,7 +133,7 @@ def _splat(
     mesh: Mesh, normals: Tensor, rgb: Tensor, cameras: Cameras, rasterize: MeshRasterize, size: int
 ) -> tuple[Float[Tensor, "h w 3"], Bool[Tensor, "h w"]]:
     faces_uv = mesh.faces if mesh.faces_uv is None else mesh.faces_uv
-    total, count = torch.zeros(size, size, 3), torch.zeros(size, size)
+    total, count = rgb.new_zeros(size, size, 3), rgb.new_zeros(size, size)
     for v in range(len(cameras)):
         camera = cameras[[v]]
         fragments = rasterize(clip_from_world(mesh.vertices, camera), mesh.faces, (camera.height, camera.width))
@@ -160,37 +162,17 @@ def _gather(
     priority: Tensor,
 ) -> tuple[Float[Tensor, "n 3"], Bool[Tensor, " n"]]:
     """Colours of points on the surface, and which of them some view sees."""
-    good, spare = torch.zeros(len(points), 4), torch.zeros(len(points), 4)
-    as_array = lambda x: x.detach().cpu().double().contiguous().numpy()  # noqa: E731
+    good, spare = (torch.zeros(len(points), 4, device=points.device) for _ in range(2))
+    points, normals = points.double(), normals.double()
     for v in range(len(cameras)):
         camera = cameras[[v]]
         clip = clip_from_world(mesh.vertices, camera)
         fragments = rasterize(clip, mesh.faces, (camera.height, camera.width))
         covered, seen_corners, seen_weights = _covered(fragments, mesh.faces)
-        depth = torch.zeros(camera.height * camera.width)
-        depth[covered.cpu()] = (clip[0, :, 3][seen_corners] * seen_weights[..., 0]).sum(1).cpu()
-        opaque = (alpha[v] >= options.min_alpha).cpu().numpy()
-        if options.erode_px > 0:
-            opaque = ndimage.binary_erosion(opaque, iterations=options.erode_px, border_value=1)
-        in_slabs(
-            _look,
-            len(points),
-            as_array(points),
-            as_array(normals),
-            as_array(camera.w2c[0]),
-            as_array(camera.position[0]),
-            as_array(camera.K[0]),
-            rgb[v].detach().cpu().float().contiguous().numpy(),
-            depth.view(camera.height, camera.width).numpy(),
-            alpha[v].detach().cpu().float().contiguous().numpy(),
-            opaque,
-            options.sharpness,
-            options.min_viewcos,
-            options.depth_slack,
-            float(priority[v]),
-            good.numpy(),
-            spare.numpy(),
-        )
+        depth = torch.zeros(camera.height * camera.width, device=points.device)
+        depth[covered] = (clip[0, :, 3][seen_corners] * seen_weights[..., 0]).sum(1)
+        picture = rgb[v], depth.view(camera.height, camera.width), alpha[v]
+        add_view(points, normals, camera, *picture, options, priority[v], good, spare)
     best = torch.where(good[:, 3:] > 0, good, spare)
     return best[:, :3] / best[:, 3:].clamp_min(1e-30), best[:, 3] > 0
 
@@ -201,64 +183,3 @@ def _covered(fragments: Fragments, faces: Tensor) -> tuple[Tensor, Tensor, Tenso
     pixels = face.nonzero()[:, 0]
     bary = fragments.bary[0].reshape(-1, 2)[pixels]
     return pixels, faces[face[pixels].long() - 1], torch.cat([bary, 1 - bary.sum(-1, keepdim=True)], -1)[..., None]
-
-
-@compiled
-def _look(
-    first,
-    last,
-    points,
-    normals,
-    w2c,
-    eye,
-    K,
-    rgb,
-    depth,
-    alpha,
-    opaque,
-    sharpness,
-    min_viewcos,
-    slack,
-    priority,
-    good,
-    spare,
-):
-    """Adds one view's weighted colours to the texels first..last - 1 that it sees; `spare` takes the doubtful ones.
-
-    The cosine here is that between the normal and the ray (not the view axis): it tells how much the surface is
-    foreshortened in this pixel.
-    """
-    height, width = depth.shape
-    for n in range(first, last):
-        x, y, z = points[n, 0], points[n, 1], points[n, 2]
-        rx, ry, rz = eye[0] - x, eye[1] - y, eye[2] - z
-        cos = (rx * normals[n, 0] + ry * normals[n, 1] + rz * normals[n, 2]) / np.sqrt(rx * rx + ry * ry + rz * rz)
-        if cos <= 0.02:
-            continue
-        d = w2c[2, 0] * x + w2c[2, 1] * y + w2c[2, 2] * z + w2c[2, 3]
-        if d <= 1e-6:
-            continue
-        u = K[0, 0] * (w2c[0, 0] * x + w2c[0, 1] * y + w2c[0, 2] * z + w2c[0, 3]) / d + K[0, 2] - 0.5
-        v = K[1, 1] * (w2c[1, 0] * x + w2c[1, 1] * y + w2c[1, 2] * z + w2c[1, 3]) / d + K[1, 2] - 0.5
-        if u < 0 or v < 0 or u > width - 1 or v > height - 1:
-            continue
-        c, r = min(int(u), width - 2), min(int(v), height - 2)
-        column, row = int(u + 0.5), int(v + 0.5)
-        # Within a pixel the depth of a slanted surface changes by the pixel's size times the slope.
-        reach = slack + d / K[0, 0] * np.sqrt(1 - min(cos * cos, 1.0)) / cos
-        if depth[row, column] <= 0 or d > depth[row, column] + reach:
-            continue
-        fu, fv = u - c, v - r
-        # Bilinear in premultiplied colours: where nothing is, straight colours mean nothing.
-        w00, w01 = (1 - fu) * (1 - fv) * alpha[r, c], fu * (1 - fv) * alpha[r, c + 1]
-        w10, w11 = (1 - fu) * fv * alpha[r + 1, c], fu * fv * alpha[r + 1, c + 1]
-        opacity = w00 + w01 + w10 + w11
-        if not opacity > 1e-3:
-            continue
-        certain = cos >= min_viewcos and opaque[r, c] and opaque[r, c + 1] and opaque[r + 1, c] and opaque[r + 1, c + 1]
-        weight = priority * cos**sharpness
-        out = good if certain else spare
-        for k in range(3):
-            colour = w00 * rgb[r, c, k] + w01 * rgb[r, c + 1, k] + w10 * rgb[r + 1, c, k] + w11 * rgb[r + 1, c + 1, k]
-            out[n, k] += weight * colour / opacity
-        out[n, 3] += weight

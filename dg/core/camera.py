@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dg.core.transfer import constant
 from dg.types import Cameras
 
 NEAR, FAR = 0.01, 100.0
@@ -82,7 +83,7 @@ def fovy_deg(cameras: Cameras) -> Float[Tensor, V]:
 
 def c2w_opengl(cameras: Cameras) -> Float[Tensor, "V 4 4"]:
     """Camera to world with OpenGL axes (x right, y up, z backward)."""
-    return cameras.c2w * torch.tensor(_GL_FROM_CV, dtype=cameras.c2w.dtype, device=cameras.c2w.device)
+    return cameras.c2w * constant(_GL_FROM_CV, cameras.c2w)
 
 
 def clip_from_view(cameras: Cameras, near: float = NEAR, far: float = FAR) -> Float[Tensor, "V 4 4"]:
@@ -146,8 +147,8 @@ def relative_pose_stable_zero123(cameras: Cameras, reference: Cameras) -> Float[
 def turned(cameras: Cameras, azimuth_deg: float) -> Cameras:
     """The cameras carried around the world's y axis: every azimuth grows by `azimuth_deg`."""
     a = math.radians(azimuth_deg)
-    turn = [[math.cos(a), 0, math.sin(a), 0], [0, 1, 0, 0], [-math.sin(a), 0, math.cos(a), 0], [0, 0, 0, 1]]
-    return replace(cameras, c2w=torch.tensor(turn, dtype=cameras.c2w.dtype, device=cameras.c2w.device) @ cameras.c2w)
+    turn = (math.cos(a), 0, math.sin(a), 0, 0, 1, 0, 0, -math.sin(a), 0, math.cos(a), 0, 0, 0, 0, 1)
+    return replace(cameras, c2w=constant(turn, cameras.c2w).reshape(4, 4) @ cameras.c2w)
 
 
 def pose_mvdream(cameras: Cameras) -> Float[Tensor, "V 16"]:

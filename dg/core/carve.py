@@ -6,14 +6,17 @@ inside, whatever the density says there: the insides of fitted Gaussians are hol
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dg.core.carve_torch import count_before, votes_smallest
 from dg.core.density import Grid
-from dg.core.slabs import compiled, in_slabs
+from dg.core.slabs import batched, compiled, in_slabs
 from dg.types import Cameras
 
 
@@ -22,17 +25,23 @@ def silhouette_distance(alpha: Float[Tensor, "V H W"], level: float = 0.5) -> Fl
 
     The contour is found to a quarter of a pixel (alpha is enlarged bilinearly, two times, before the exact transform).
     """
-    out = torch.empty_like(alpha, dtype=torch.float32)
-    for v, a in enumerate(alpha.detach().float().cpu()):
+    pictures = alpha.detach().float().cpu()
+    out = torch.empty_like(pictures)
+
+    def measure(v: int) -> None:
+        a = pictures[v]
         fine = torch.nn.functional.interpolate(a[None, None], scale_factor=2, mode="bilinear")[0, 0].numpy()
         inside = fine >= level
         if inside.all() or not inside.any():
             out[v] = np.inf if inside.all() else -np.inf
-            continue
+            return
         # Distances run between centres of pixels; the contour is half way between an inner and an outer one.
         inner, outer = (cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 0) for m in (inside, ~inside))
         signed = np.where(inside, inner - 0.5, 0.5 - outer)
         out[v] = torch.from_numpy(signed.reshape(*a.shape[:1], 2, a.shape[1], 2).mean((1, 3)) / 2)
+
+    with ThreadPoolExecutor(max(torch.get_num_threads(), 1)) as pool:
+        list(pool.map(measure, range(len(pictures))))
     return out
 
 
@@ -48,7 +57,10 @@ def hull_distance(
         votes: so many views must agree that a point is outside: the votes-th smallest distance counts. 1 is the visual
             hull proper, which every error of one contour cuts into.
     """
-    pictures = silhouette_distance(alpha, level).numpy()
+    pictures = silhouette_distance(alpha, level)
+    if batched(grid.values.device):
+        return votes_smallest(grid, pictures, cameras, votes).clamp_max(1e3)
+    pictures = pictures.cpu().numpy()
     values = np.full(tuple(grid.values.shape), np.inf, np.float32)
     in_slabs(_carve, len(values), *_lattice(grid), *_views(cameras), pictures, votes, 4 * grid.spacing, values)
     return torch.from_numpy(np.minimum(values, 1e3))
@@ -67,7 +79,10 @@ def seen_empty(
     Args:
         depth: view depth of the surface (already divided by alpha); ignored where alpha < level.
     """
-    surface = torch.where(alpha >= level, depth, torch.full_like(depth, np.inf)).detach().float().cpu().numpy()
+    surface = torch.where(alpha >= level, depth, torch.full_like(depth, np.inf)).detach().float()
+    if batched(grid.values.device):
+        return count_before(grid, surface, cameras, margin)
+    surface = surface.cpu().numpy()
     counts = np.zeros(tuple(grid.values.shape), np.int16)
     in_slabs(_count, len(counts), *_lattice(grid), *_views(cameras), surface, margin, counts)
     return torch.from_numpy(counts)
@@ -93,7 +108,7 @@ def solid_field(
 
 
 def _lattice(grid: Grid) -> tuple[np.ndarray, float]:
-    return grid.origin.double().numpy(), float(grid.spacing)
+    return grid.origin.double().cpu().numpy(), float(grid.spacing)
 
 
 def _views(cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:

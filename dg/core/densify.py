@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dg.core.gaussians import RawGaussians
 from dg.core.optim_edit import Edit
 from dg.core.splat import rotation_from_quat
+from dg.core.transfer import constant, upload
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def accumulate(
 ) -> Statistics:
     """Adds one view of height x width pixels."""
     visible = radii_px > 0
-    ndc = means_px_grad * torch.tensor([0.5 * width, 0.5 * height], device=means_px_grad.device)
+    ndc = means_px_grad * constant((0.5 * width, 0.5 * height), means_px_grad)
     return Statistics(
         grad_sum=stats.grad_sum + torch.where(visible, ndc.norm(dim=-1), 0),
         count=stats.count + visible,
@@ -59,8 +60,10 @@ def plan_growth(mean_grad: Tensor, max_scale: Tensor, *, threshold: float, split
     return Plan(clone=grow & (max_scale <= split_above), split=grow & (max_scale > split_above))
 
 
-def rows(raw: RawGaussians, mask: Bool[Tensor, N]) -> RawGaussians:
-    return RawGaussians(**{name: value[mask] for name, value in raw.as_dict().items()})
+def rows(raw: RawGaussians, which: Bool[Tensor, N] | Int[Tensor, M]) -> RawGaussians:
+    """Some of them, by a mask or by their numbers."""
+    kept = which.nonzero()[:, 0] if which.dtype == torch.bool else which  # a GPU is waited for once, not six times
+    return RawGaussians(**{name: value[kept] for name, value in raw.as_dict().items()})
 
 
 def concatenate(*parts: RawGaussians) -> RawGaussians:
@@ -71,7 +74,7 @@ def concatenate(*parts: RawGaussians) -> RawGaussians:
 def split_children(parents: RawGaussians, generator: torch.Generator, children: int = 2) -> RawGaussians:
     """Each parent's children lie at draws from the parent itself, with its scales divided by 0.8 * children."""
     many = RawGaussians(**{k: v.repeat(children, *([1] * (v.ndim - 1))) for k, v in parents.as_dict().items()})
-    noise = torch.randn(many.means.shape, generator=generator).to(many.means)
+    noise = upload(torch.randn(many.means.shape, generator=generator), many.means.device).to(many.means)
     offset = rotation_from_quat(many.quats) @ (noise * many.log_scales.exp())[..., None]
     shrink = torch.log(torch.tensor(0.8 * children))
     return replace(many, means=many.means + offset[..., 0], log_scales=many.log_scales - shrink)

@@ -17,6 +17,7 @@ from dg.core.densify import Densified, DensityRule, Statistics, concatenate, row
 from dg.core.gaussians import RawGaussians
 from dg.core.optim_edit import Edit
 from dg.core.splat import rotation_from_quat
+from dg.core.transfer import upload
 
 MAX_COPIES = 51  # at one place; the alternating sum below loses its digits beyond
 GATE_STEEPNESS = 100.0  # of the noise's switch at opacity `min_opacity`
@@ -45,7 +46,7 @@ def position_noise(
     raw: RawGaussians, generator: torch.Generator, *, amount: float, min_opacity: float
 ) -> Float[Tensor, "N 3"]:
     """amount * sigmoid(-100 (o - min_opacity)) * Sigma n, n ~ N(0, 1): faint ones move along their shape."""
-    n = torch.randn(raw.means.shape, generator=generator).to(raw.means)
+    n = upload(torch.randn(raw.means.shape, generator=generator), raw.means.device).to(raw.means)
     rotation = rotation_from_quat(raw.quats)
     local = (2 * raw.log_scales).exp() * (rotation.transpose(1, 2) @ n[..., None])[..., 0]
     gate = torch.sigmoid(-GATE_STEEPNESS * (raw.opacity_logits.sigmoid() - min_opacity))

@@ -15,15 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dg.core.slabs import compiled, in_slabs
+from dg.core.density_legacy import LEGACY_BLOCKS, LEGACY_GROWTH, LEGACY_SPAN, sample_legacy
+from dg.core.density_torch import sample_blocks
+from dg.core.slabs import batched, compiled, in_slabs
 from dg.core.splat import rotation_from_quat
 from dg.types import Gaussians
 
 MIN_OPACITY = 0.005  # the release ignores fainter Gaussians
 MIN_DENSITY = 1e-3  # a Gaussian is evaluated where it alone reaches this: within 3.7 sigma at opacity 1
-LEGACY_SPAN = 1.8  # the release maps the longest side of the centres' box to [-0.9, 0.9] of a lattice over [-1, 1]
-LEGACY_BLOCKS = 16  # blocks per axis
-LEGACY_GROWTH = 1.5  # a block sees the Gaussians whose centres lie within 1.5 of its edges (2 / 16) around it
 _BLOCK = 8  # lattice points per side of a work item
 
 
@@ -36,7 +35,8 @@ class Grid:
     spacing: float
 
     def points(self) -> Float[Tensor, "R R R 3"]:
-        index = torch.stack(torch.meshgrid(*(torch.arange(n) for n in self.values.shape), indexing="ij"), -1)
+        steps = (torch.arange(n, device=self.origin.device) for n in self.values.shape)
+        index = torch.stack(torch.meshgrid(*steps, indexing="ij"), -1)
         return self.origin + self.spacing * index.to(self.origin)
 
 
@@ -45,7 +45,7 @@ def inverse_factors(gaussians: Gaussians) -> Float[Tensor, "N 3 3"]:
     return rotation_from_quat(gaussians.quats).transpose(1, 2) / gaussians.scales.clamp_min(1e-8)[:, :, None]
 
 
-def density_at(points: Float[Tensor, "P 3"], gaussians: Gaussians, chunk: int = 1024) -> Float[Tensor, P]:
+def density_at(points: Float[Tensor, "P 3"], gaussians: Gaussians, chunk: int = 1024) -> Float[Tensor, " P"]:
     """The definition, for every point and every Gaussian; differentiable; `chunk` Gaussians at a time."""
     factors = inverse_factors(gaussians)
     out = torch.zeros(len(points), dtype=points.dtype, device=points.device)
@@ -68,7 +68,9 @@ def density_grid(
     margin: int = 4,
     blur: float = 0.5,
 ) -> Grid:
-    """Samples the density on resolution^3 points. Deterministic: each point adds the Gaussians in their order.
+    """Samples the density on resolution^3 points, where the Gaussians are (legacy culling: always on the CPU).
+
+    Deterministic: each point adds the Gaussians in their order.
 
     Args:
         culling: "exact" skips a Gaussian where it alone stays below `min_density`; the box is the part of space where
@@ -93,12 +95,14 @@ def density_grid(
         values = np.zeros((resolution,) * 3, np.float32)
         block = max(resolution // LEGACY_BLOCKS, 1)
         blocks = -((-resolution // block) ** 3)
-        in_slabs(_sample_legacy, blocks, means, factors, opacities, origin, spacing, block, growth, values)
+        in_slabs(sample_legacy, blocks, means, factors, opacities, origin, spacing, block, growth, values)
         return Grid(torch.from_numpy(values), torch.from_numpy(origin).float(), float(spacing))
+    device = gaussians.means.device
     half = _half_extents(factors, opacities, min_density)
     coarse_origin, coarse_spacing, coarse = _sample(
-        means, factors, opacities, half, min_density, (means - half).min(0), (means + half).max(0), 48, 2
+        means, factors, opacities, half, min_density, (means - half).min(0), (means + half).max(0), 48, 2, device
     )
+    coarse = coarse.cpu().numpy()
     index = np.argwhere(coarse > min(support, 0.5 * float(coarse.max())))
     if len(
         index
@@ -112,8 +116,8 @@ def density_grid(
     if blur > 0:
         factors = _thickened(factors, blur * _spacing(lo, hi, resolution, margin))
         half = _half_extents(factors, opacities, min_density)
-    origin, spacing, values = _sample(means, factors, opacities, half, min_density, lo, hi, resolution, margin)
-    return Grid(torch.from_numpy(values), torch.from_numpy(origin).float(), float(spacing))
+    origin, spacing, values = _sample(means, factors, opacities, half, min_density, lo, hi, resolution, margin, device)
+    return Grid(values, torch.from_numpy(origin).float().to(device), float(spacing))
 
 
 def _kept(gaussians: Gaussians, min_opacity: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -135,15 +139,18 @@ def _half_extents(factors: np.ndarray, opacities: np.ndarray, min_density: float
     return np.sqrt(q[:, None] * covariance_diagonal)
 
 
-def _sample(means, factors, opacities, half, min_density, lo, hi, resolution, margin):
+def _sample(means, factors, opacities, half, min_density, lo, hi, resolution, margin, device):
     """A lattice over the cube around [lo, hi] with `margin` points to spare on each side: (origin, spacing, values)."""
     spacing = _spacing(lo, hi, resolution, margin)
     origin = (lo + hi) / 2 - spacing * (resolution - 1) / 2
-    values = np.zeros((resolution,) * 3, np.float32)
     q = 2 * np.log(np.maximum(opacities / min_density, 1))
     start, members = _blocks_of((means - half - origin) / spacing, (means + half - origin) / spacing, resolution)
+    if batched(device):
+        field = (means, factors, opacities, q, origin, spacing, start, members)
+        return origin, spacing, sample_blocks(*field, resolution, _BLOCK, device)
+    values = np.zeros((resolution,) * 3, np.float32)
     in_slabs(_sample_blocks, len(start) - 1, means, factors, opacities, q, origin, spacing, start, members, values)
-    return origin, spacing, values
+    return origin, spacing, torch.from_numpy(values)
 
 
 def _spacing(lo: np.ndarray, hi: np.ndarray, resolution: int, margin: int) -> float:
@@ -227,31 +234,3 @@ def _sample_blocks(first_block, last_block, means, factors, opacities, q_max, or
             for j in range(nj):
                 for k in range(nk):
                     values[i0 + i, j0 + j, k0 + k] = total[i, j, k]
-
-
-@compiled
-def _sample_legacy(first_block, last_block, means, factors, opacities, origin, spacing, side, growth, values):
-    """Blocks of side^3 points; a block adds all Gaussians whose centres lie strictly inside it grown by `growth`."""
-    resolution = values.shape[0]
-    per_axis = (resolution + side - 1) // side
-    for block in range(first_block, last_block):
-        corner = np.array([block // (per_axis * per_axis), block // per_axis % per_axis, block % per_axis]) * side
-        end = np.minimum(corner + side, resolution)
-        for g in range(len(means)):
-            inside = True
-            for d in range(3):
-                lo = origin[d] + spacing * corner[d] - growth
-                hi = origin[d] + spacing * (end[d] - 1) + growth
-                inside &= (means[g, d] > lo) & (means[g, d] < hi)
-            if not inside:
-                continue
-            for i in range(corner[0], end[0]):
-                for j in range(corner[1], end[1]):
-                    for k in range(corner[2], end[2]):
-                        x = origin[0] + spacing * i - means[g, 0]
-                        y = origin[1] + spacing * j - means[g, 1]
-                        z = origin[2] + spacing * k - means[g, 2]
-                        q = 0.0
-                        for r in range(3):
-                            q += (factors[g, r, 0] * x + factors[g, r, 1] * y + factors[g, r, 2] * z) ** 2
-                        values[i, j, k] += opacities[g] * np.exp(-0.5 * q)

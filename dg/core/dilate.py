@@ -9,6 +9,10 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from dg.core.dilate_torch import nearest_known, nearest_points
+from dg.core.gather_torch import eroded
+from dg.core.slabs import batched
+
 
 def dilate(
     texture: Float[Tensor, "h w 3"],
@@ -29,9 +33,11 @@ def dilate(
     """
     if rest not in ("nearest", "mean", "keep"):
         raise ValueError(f"rest is 'nearest', 'mean' or 'keep', not {rest!r}")
-    known = mask.detach().cpu().numpy()
-    if not known.any():
+    if not mask.any():
         return texture if rest == "keep" else torch.full_like(texture, 0.5)
+    if batched(texture.device):
+        return _dilate_batched(texture, mask, iterations, rest)
+    known = mask.detach().cpu().numpy()
     values = texture.detach().cpu().numpy().copy()
     near = ndimage.binary_dilation(known, iterations=iterations) if iterations > 0 else known
     if rest == "mean":
@@ -44,6 +50,17 @@ def dilate(
         _, index = cKDTree(np.stack([rows, columns], 1)).query(np.argwhere(target))
         values[target] = values[rows[index], columns[index]]
     return torch.from_numpy(values).to(texture)
+
+
+def _dilate_batched(
+    texture: Float[Tensor, "h w 3"], known: Bool[Tensor, "h w"], iterations: int, rest: str
+) -> Float[Tensor, "h w 3"]:
+    near = ~eroded(~known, iterations)
+    if rest == "mean":
+        texture = torch.where(near[..., None], texture, texture[known].mean(0))
+    target = ~known if rest == "nearest" else near & ~known
+    copied = texture.flatten(0, 1)[nearest_known(known)]
+    return torch.where(target[..., None], copied, texture)
 
 
 def fill_from_surface(
@@ -69,10 +86,13 @@ def fill_from_surface(
     index = source.flatten().nonzero()[:, 0]
     index = index[:: max(1, len(index) // sources)]
     k = min(neighbours, len(index))
-    tree = cKDTree(points.flatten(0, 1)[index].double().cpu().numpy())
-    distance, nearest = tree.query(points[target].double().cpu().numpy(), k=k)
-    nearest = torch.from_numpy(nearest.reshape(-1, k)).to(index.device)
-    weight = torch.from_numpy(1 / (distance.reshape(-1, k, 1) + 1e-6)).to(texture)
+    if batched(texture.device):
+        distance, nearest = nearest_points(points[target].float(), points.flatten(0, 1)[index].float(), k)
+    else:
+        tree = cKDTree(points.flatten(0, 1)[index].double().numpy())
+        found = tree.query(points[target].double().numpy(), k=k)
+        distance, nearest = (torch.from_numpy(x.reshape(-1, k)) for x in found)
+    weight = (1 / (distance + 1e-6)).to(texture)[..., None]
     colours = texture.flatten(0, 1)[index[nearest]]
     out = texture.clone()
     out[target] = (colours * weight).sum(1) / weight.sum(1)

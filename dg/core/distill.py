@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -48,6 +49,28 @@ def gradient_as_loss(z: Tensor, grad: Tensor) -> Tensor:
     return 0.5 * (z.float() - target.float()).square().sum()
 
 
+def silhouette_weight(
+    alpha: Float[Tensor, "B 1 H W"], size: tuple[int, int], grow: float, outside: float
+) -> Float[Tensor, "B 1 h w"]:
+    """What a masked distillation multiplies its gradient by: 1 where the silhouette grown by `grow` is, else `outside`.
+
+    Soft where alpha is soft, as the soft-masked SDS of RoMaP (Kim et al. 2025, arXiv 2507.11061), whose mask is that of
+    a part to be edited; here it is the render's own.
+
+    Args:
+        alpha: of the render, in [0, 1], at its own size.
+        size: (h, w) of the space that the prior diffuses in. Any covered pixel covers its cell.
+        grow: by how much the silhouette is dilated (a square), as a share of the picture's side.
+    """
+    larger = alpha.shape[-2] >= size[0] and alpha.shape[-1] >= size[1]
+    covered = F.adaptive_max_pool2d(alpha, size) if larger else F.interpolate(alpha, size, mode="nearest")
+    radius = round(grow * size[0])
+    if radius > 0:
+        covered = F.max_pool2d(covered, (2 * radius + 1, 1), stride=1, padding=(radius, 0))
+        covered = F.max_pool2d(covered, (1, 2 * radius + 1), stride=1, padding=(0, radius))
+    return outside + (1 - outside) * covered.clamp(0, 1)
+
+
 @dataclass(frozen=True)
 class Distillation(ABC):
     """What all distillations share.
@@ -58,12 +81,22 @@ class Distillation(ABC):
         scale_to_elements: the sum over a picture's elements is rescaled to this many (4x32x32 in the release), so that
             the other losses' weights and the densification threshold keep their meaning when a prior works on 64^2 or
             256^2 pixels. None leaves the plain sum.
+        mask: limits the gradient to the rendered silhouette, grown by this share of the picture's side; None: no limit.
+        outside: what is left of the gradient beyond that (`silhouette_weight`).
     """
 
     weight: float = 1.0
     guidance_scale: float = 5.0
     weighting: Weighting = "1-alpha_bar"
     scale_to_elements: int | None = RELEASE_ELEMENTS
+    mask: float | None = None
+    outside: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.mask is not None and not 0 <= self.mask < 1:
+            raise ValueError(f"mask={self.mask:g} must be a share of the picture's side in [0, 1), or null for none")
+        if not 0 <= self.outside <= 1:
+            raise ValueError(f"outside={self.outside:g} must be in [0, 1]")
 
     @abstractmethod
     def direction(self, predict: Predict, z: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
@@ -80,19 +113,40 @@ class Distillation(ABC):
         t: Int[Tensor, B],
         eps: Float[Tensor, "B C h w"],
         alpha_bar: Float[Tensor, T],
+        silhouette: Float[Tensor, "B 1 H W"] | None = None,
     ) -> Tensor:
-        """dL/dz, without autograd through the prior."""
+        """dL/dz, without autograd through the prior.
+
+        Args:
+            silhouette: the render's alpha; only `mask` looks at it.
+
+        Raises:
+            ValueError: there is a `mask` and no silhouette.
+        """
         with torch.no_grad():
             alpha_bar = alpha_bar.to(t.device)
             weight = self.weight * weight_of_t(per_sample(alpha_bar[t], z), self.weighting)
             grad = weight * self.direction(predict, z, t, eps, alpha_bar)
             if self.scale_to_elements is not None:
                 grad = grad * (self.scale_to_elements / z[0].numel())
+            if self.mask is not None:
+                if silhouette is None:
+                    raise ValueError("distill.mask needs the render's silhouette, and none was given")
+                shape = (z.shape[-2], z.shape[-1])
+                grad = grad * silhouette_weight(silhouette.to(grad), shape, self.mask, self.outside)
         return grad
 
-    def loss(self, predict: Predict, z: Tensor, t: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
+    def loss(
+        self,
+        predict: Predict,
+        z: Tensor,
+        t: Tensor,
+        eps: Tensor,
+        alpha_bar: Tensor,
+        silhouette: Float[Tensor, "B 1 H W"] | None = None,
+    ) -> Tensor:
         """Scalar; its gradient on z is `gradient(...)` divided by the batch size."""
-        return gradient_as_loss(z, self.gradient(predict, z, t, eps, alpha_bar)) / len(z)
+        return gradient_as_loss(z, self.gradient(predict, z, t, eps, alpha_bar, silhouette)) / len(z)
 
 
 def guided(predict: Predict, z_t: Tensor, t: Tensor, scale: float) -> Tensor:

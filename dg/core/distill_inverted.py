@@ -68,6 +68,7 @@ class ISM(Distillation):
     stride: int = 200
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.delta < 1 or self.stride < 1:
             raise ValueError(f"delta and stride must be at least 1, got {self.delta} and {self.stride}")
 
@@ -99,6 +100,7 @@ class SDI(Distillation):
     inversion_steps: int = 10
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.inversion_steps < 1:
             raise ValueError(f"inversion_steps must be at least 1, got {self.inversion_steps}")
 

@@ -57,18 +57,8 @@ def inflate(
     Raises:
         ValueError: the picture has no opaque pixel, or not even one of `mask_size`.
     """
-    size = rgba.shape[0]
-    alpha = rgba[..., 3]
-    small = torch.nn.functional.interpolate(alpha[None, None], (mask_size, mask_size), mode="area")[0, 0].numpy()
-    mask = np.pad(small[1:-1, 1:-1] > 0.5, 1)
-    if not mask.any():
-        raise ValueError("the picture has no opaque region to inflate: its alpha never exceeds 0.5 over a visible area")
-    u = poisson_height(mask)
-    extent = min(np.ptp(np.nonzero(mask.any(0))[0]), np.ptp(np.nonzero(mask.any(1))[0])) + 1
-    u *= min(1.0, (0.5 * max_depth * extent) ** 2 / u.max())
-    field = np.where(mask, u, -_OUTSIDE_SLOPE * ndimage.distance_transform_edt(~mask))
-    distance = float(camera.position[0].norm())
-    view = camera.resized(mask_size, mask_size)
+    size, distance = rgba.shape[0], float(camera.position[0].norm())
+    field, view = squared_thickness(rgba[..., 3], camera, mask_size=mask_size, max_depth=max_depth)
     pixel = distance / float(view.K[0, 0, 0])  # world units per pixel at the object
     vertices, faces = _solid(field, view, distance, pixel, resolution)
     uv = _project(vertices, camera) / size
@@ -80,6 +70,25 @@ def inflate(
         faces_uv=torch.from_numpy(faces).long(),
         texture=extend_colours(rgba),
     )
+
+
+def squared_thickness(
+    alpha: Float[Tensor, "H W"], camera: Cameras, *, mask_size: int = 192, max_depth: float = 1.0
+) -> tuple[Float[np.ndarray, "m m"], Cameras]:
+    """(half the thickness squared, in pixels squared, negative outside; the camera of these pixels).
+
+    Raises:
+        ValueError: the picture has no opaque pixel, or not even one of `mask_size`.
+    """
+    small = torch.nn.functional.interpolate(alpha[None, None], (mask_size, mask_size), mode="area")[0, 0].numpy()
+    mask = np.pad(small[1:-1, 1:-1] > 0.5, 1)
+    if not mask.any():
+        raise ValueError("the picture has no opaque region to inflate: its alpha never exceeds 0.5 over a visible area")
+    u = poisson_height(mask)
+    extent = min(np.ptp(np.nonzero(mask.any(0))[0]), np.ptp(np.nonzero(mask.any(1))[0])) + 1
+    u *= min(1.0, (0.5 * max_depth * extent) ** 2 / u.max())
+    field = np.where(mask, u, -_OUTSIDE_SLOPE * ndimage.distance_transform_edt(~mask))
+    return field, camera.resized(mask_size, mask_size)
 
 
 def _project(view_points: np.ndarray, camera: Cameras) -> np.ndarray:

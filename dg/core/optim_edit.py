@@ -79,9 +79,10 @@ def apply(optimizer: torch.optim.Optimizer, params: nn.ParameterDict, edit: Edit
     if unknown := set(replace) - set(params):
         raise KeyError(f"cannot replace {sorted(unknown)}: the attributes are {sorted(params)}")
     groups = {group["name"]: group for group in optimizer.param_groups}
+    rows_kept = edit.keep.nonzero()[:, 0]  # a GPU is waited for here, once, and not for every attribute and moment
     for name in list(params):
         old = params[name]
-        kept = old.detach()[edit.keep]
+        kept = old.detach()[rows_kept]
         new_rows = None if append is None else append[name].to(kept)
         value = kept if new_rows is None else torch.cat([kept, new_rows])
         if name in replace:
@@ -94,7 +95,7 @@ def apply(optimizer: torch.optim.Optimizer, params: nn.ParameterDict, edit: Edit
         groups[name]["params"] = [new]
         if state:
             for moment in _MOMENTS:
-                rows = state[moment][edit.keep]
+                rows = state[moment][rows_kept]
                 if new_rows is not None:
                     rows = torch.cat([rows, torch.zeros_like(new_rows)])
                 state[moment] = torch.zeros_like(rows) if name in replace else rows.contiguous()

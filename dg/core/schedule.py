@@ -25,14 +25,23 @@ def t_bounds(num_timesteps: int, t_min: float, t_max: float) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class LinearAnneal:
-    """t falls linearly from T to 0, clipped to [t_min T, t_max T]: DreamGaussian's default."""
+    """t falls linearly from T to 0, clipped to [t_min T, t_max T]: DreamGaussian's default.
+
+    Attributes:
+        until: the fraction of the run at which the line reaches 0; beyond 1, the run ends on the way down.
+    """
 
     t_min: float = 0.02
     t_max: float = 0.98
+    until: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.until <= 0:
+            raise ValueError(f"until={self.until} must be a positive share of the run")
 
     def __call__(self, frac: float, generator: torch.Generator, num_timesteps: int) -> int:
         lo, hi = t_bounds(num_timesteps, self.t_min, self.t_max)
-        return min(max(round((1 - frac) * num_timesteps), lo), hi)
+        return min(max(round((1 - frac / self.until) * num_timesteps), lo), hi)
 
 
 @dataclass(frozen=True)

@@ -33,3 +33,8 @@ def in_slabs(kernel: Callable, items: int, *args: Any) -> None:
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(lambda first: kernel(first, min(first + size, items), *args), range(0, items, size)):
             pass  # the loop raises what a thread raised
+
+
+def batched(device: torch.device) -> bool:
+    """Whether what `device` holds is worked on there by torch in large batches, rather than here by compiled loops."""
+    return device.type == "cuda"

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dg.core.gaussians import rgb_from_sh
+from dg.core.transfer import constant
 from dg.types import Cameras, Gaussians
 
 NEAR_SPLAT = 0.2
@@ -64,21 +65,34 @@ def jacobian(view: Float[Tensor, "V N 3"], cameras: Cameras) -> Float[Tensor, "V
     """Of pixel coordinates with respect to view coordinates, at clamped x/z and y/z; z must be positive."""
     f = torch.stack([cameras.K[:, 0, 0], cameras.K[:, 1, 1]], -1)[:, None]
     c = torch.stack([cameras.K[:, 0, 2], cameras.K[:, 1, 2]], -1)[:, None]
-    size = torch.tensor([cameras.width, cameras.height], dtype=view.dtype, device=view.device)
+    size = constant((cameras.width, cameras.height), view)
     margin = FOV_MARGIN * 0.5 * size / f
     z = view[..., 2:]
     slope = torch.minimum(torch.maximum(view[..., :2] / z, -c / f - margin), (size - c) / f + margin)
     return torch.cat([torch.diag_embed((f / z).expand_as(slope)), (-f * slope / z)[..., None]], -1)
 
 
+def _seen(means: Float[Tensor, "N 3"], cameras: Cameras, w2c: Float[Tensor, "V 4 4"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions in view space, no nearer than the limit; homogeneous positions in the picture; true view depths."""
+    view = means @ w2c[:, :3, :3].transpose(1, 2) + w2c[:, None, :3, 3]
+    safe = torch.cat([view[..., :2], view[..., 2:].clamp_min(NEAR_SPLAT)], -1)
+    return safe, safe @ cameras.K.transpose(1, 2), view[..., 2]
+
+
+def image_positions(
+    means: Float[Tensor, "N 3"], cameras: Cameras
+) -> tuple[Float[Tensor, "V N 2"], Float[Tensor, "V N"]]:
+    """`means_px` and `depths` of `project`, alone."""
+    cameras = Cameras(cameras.c2w.to(means), cameras.K.to(means), cameras.width, cameras.height)
+    _, image, depths = _seen(means, cameras, cameras.w2c)
+    return image[..., :2] / image[..., 2:], depths
+
+
 def project(gaussians: Gaussians, cameras: Cameras) -> Projected:
     """EWA projection; differentiable in means, quats, scales and cameras. Computes in the Gaussians' dtype."""
     cameras = Cameras(cameras.c2w.to(gaussians.means), cameras.K.to(gaussians.means), cameras.width, cameras.height)
     w2c = cameras.w2c
-    view = gaussians.means @ w2c[:, :3, :3].transpose(1, 2) + w2c[:, None, :3, 3]
-    depths = view[..., 2]
-    safe = torch.cat([view[..., :2], view[..., 2:].clamp_min(NEAR_SPLAT)], -1)
-    image = safe @ cameras.K.transpose(1, 2)
+    safe, image, depths = _seen(gaussians.means, cameras, w2c)
     jw = jacobian(safe, cameras) @ w2c[:, None, :3, :3]
     cov = jw @ covariance(gaussians.quats, gaussians.scales) @ jw.transpose(-1, -2)
     xx, xy, yy = cov[..., 0, 0] + BLUR_PX2, cov[..., 0, 1], cov[..., 1, 1] + BLUR_PX2

@@ -6,37 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from scipy import ndimage
+from jaxtyping import Float
 from torch import Tensor
 
+from dg.core.cavities import outside
 from dg.core.density import Grid
 from dg.core.manifold import split_non_manifold
 from dg.core.meshes import signed_volume
 from dg.types import Mesh
-
-
-def outside(values: Float[Tensor, "R R R"], level: float, leak: int = 0) -> Bool[Tensor, "R R R"]:
-    """Lattice points below `level`, but for the cavities: what a path of such points does not join to the border.
-
-    Args:
-        leak: holes in a cavity's wall up to about 2 * leak points wide do not count as a way in. A cavity is then what
-            is wider than that and lies behind a wall thickened by `leak` points, and all that is nearer to it than to
-            the way out. Gaps that are narrow all along, as between fingers, are no cavities and stay open.
-    """
-    solid = np.pad(values.detach().cpu().numpy() >= level, leak + 1)
-    labels, _ = ndimage.label(~solid)
-    reached = labels == labels[0, 0, 0]
-    if leak:
-        wide = ndimage.distance_transform_edt(~solid) > leak
-        chambers, _ = ndimage.label(wide)
-        closed = wide & (chambers != chambers[0, 0, 0]) & reached
-        if closed.any():
-            # where the rest belongs: to the nearest of the chambers and the open space (itself a part of `wide`)
-            nearest = ndimage.distance_transform_edt(~wide, return_distances=False, return_indices=True)
-            reached &= ~closed[tuple(nearest)]
-    inner = slice(leak + 1, -leak - 1)
-    return torch.from_numpy(np.ascontiguousarray(reached[inner, inner, inner]))
 
 
 def fill_cavities(values: Float[Tensor, "R R R"], level: float, leak: int = 0) -> Float[Tensor, "R R R"]:
@@ -69,7 +46,7 @@ def marching_cubes(grid: Grid, level: float) -> Mesh:
     below = min(float(values.min()), level - abs(float(values.max()) - level))
     values = np.pad(values, 1, constant_values=below)
     vertices, faces, _, _ = lewiner(values, level, allow_degenerate=True)
-    vertices = grid.origin.double().numpy() + grid.spacing * (vertices.astype(np.float64) - 1)
+    vertices = grid.origin.double().cpu().numpy() + grid.spacing * (vertices.astype(np.float64) - 1)
     mesh = Mesh(torch.from_numpy(vertices).float(), torch.from_numpy(faces.astype(np.int64)))
     mesh = split_non_manifold(mesh)  # in ambiguous cells two sheets may share an edge
     return mesh if signed_volume(mesh.vertices.double(), mesh.faces) > 0 else replace(mesh, faces=mesh.faces.flip(1))

@@ -50,7 +50,8 @@ def make(name: str, texture_px: int = _TEXTURE_PX) -> Mesh:
     mesh = replace(mesh, vertices=_project(model, mesh.vertices))
     if not topology(mesh).closed or topology(mesh).components != 1:
         raise RuntimeError(f"the surface of '{name}' is not one closed piece")
-    mesh = unwrap(mesh, resolution=texture_px)
+    # the whole mesh at once, which is slower: records know the truth by its file's checksum, so its layout must stay
+    mesh = unwrap(mesh, resolution=texture_px, piece_faces=None, straightness=0.0)
     mesh = replace(mesh, texture=_paint(model, mesh, texture_px))
     low, high = mesh.vertices.amin(0), mesh.vertices.amax(0)
     return replace(mesh, vertices=(mesh.vertices - (low + high) / 2) / (high - low).max())

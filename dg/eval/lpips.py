@@ -12,6 +12,7 @@ from torch import Tensor
 
 # what torchvision calls its ImageNet weights; torchmetrics ships the small linear layers on top of them
 BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
+_MODELS = {"alex": "alexnet", "vgg": "vgg16"}
 
 
 def missing(net: Literal["alex", "vgg"]) -> str | None:
@@ -21,8 +22,19 @@ def missing(net: Literal["alex", "vgg"]) -> str | None:
     return f"torchvision's weights are not in torch's cache: hub/checkpoints/{BACKBONES[net]}"
 
 
+def needed(net: Literal["alex", "vgg"]) -> None:
+    """Raises FileNotFoundError with the mend, in one line, if LPIPS cannot be had."""
+    reason = missing(net)
+    if reason:
+        raise FileNotFoundError(
+            f"LPIPS with net={net} cannot be had: {reason}; fetch them where there is a network, with `python -c "
+            f"'import torchvision; torchvision.models.{_MODELS[net]}(weights=\"DEFAULT\")'`, and put the file to "
+            f"{_weights(net)}"
+        )
+
+
 def lpips(a: Float[Tensor, "V H W 3"], b: Float[Tensor, "V H W 3"], net: Literal["alex", "vgg"]) -> Float[Tensor, V]:
-    """Perceptual distance per view, at the size the pictures have.
+    """Perceptual distance per view, at the size the pictures have, without gradient.
 
     Raises:
         ValueError: the weights are absent; says where they belong.
@@ -30,18 +42,23 @@ def lpips(a: Float[Tensor, "V H W 3"], b: Float[Tensor, "V H W 3"], net: Literal
     reason = missing(net)
     if reason:
         raise ValueError(f"lpips_{net}: {reason}")
-    a, b = (x.clamp(0, 1).movedim(-1, 1).float() * 2 - 1 for x in (a, b))
     with torch.no_grad():
-        return _network(net, str(torch.hub.get_dir()))(a, b).reshape(-1)
+        return distance(a, b, net)
+
+
+def distance(a: Float[Tensor, "V H W 3"], b: Float[Tensor, "V H W 3"], net: Literal["alex", "vgg"]) -> Float[Tensor, V]:
+    """The same with gradients to both pictures, on their device; colours are clamped to [0, 1]."""
+    a, b = (x.clamp(0, 1).movedim(-1, 1).float() * 2 - 1 for x in (a, b))
+    return _network(net, str(torch.hub.get_dir()), a.device)(a, b).reshape(-1)
 
 
 def _weights(net: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / BACKBONES[net]
 
 
-@lru_cache(maxsize=2)
-def _network(net: str, hub: str) -> torch.nn.Module:
+@lru_cache(maxsize=4)
+def _network(net: str, hub: str, device: torch.device) -> torch.nn.Module:
     """`hub` is part of the key: another cache holds other weights."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    return LearnedPerceptualImagePatchSimilarity(net_type=net).net.eval()
+    return LearnedPerceptualImagePatchSimilarity(net_type=net).net.eval().requires_grad_(False).to(device)

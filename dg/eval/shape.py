@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from dg.core.meshes import face_cross
 from dg.core.rng import generator
+from dg.core.surface_points import draw_on_surface
 from dg.types import Mesh
 
 
@@ -36,25 +37,16 @@ class Nearest:
 
 
 def sample_surface(mesh: Mesh, count: int, seed: int = 0) -> Samples:
-    """`count` points, evenly by area: the same mesh, count and seed give the same points.
-
-    Faces are drawn by stratified sampling of the running sum of their areas, places in them uniformly (Turk 1990).
+    """`count` points, evenly by area: the same mesh, count and seed give the same points (`draw_on_surface`).
 
     Raises:
         ValueError: the mesh has no area.
     """
-    cross = face_cross(mesh.vertices.double(), mesh.faces)
-    length = cross.norm(dim=-1)
-    total = length.cumsum(0)
-    if not len(total) or not float(total[-1]) > 0:
-        raise ValueError("the mesh has no area, so there are no points on it")
-    draw = torch.rand(count, 3, generator=generator(seed, "eval.samples"), dtype=torch.float64)
-    where = (torch.arange(count) + draw[:, 0]) / count * total[-1]
-    face = torch.searchsorted(total, where, right=True).clamp_max(len(total) - 1)
-    a, b, c = mesh.vertices.double()[mesh.faces[face]].unbind(1)
-    root, v = draw[:, 1:2].sqrt(), draw[:, 2:3]
-    points = (1 - root) * a + root * (1 - v) * b + root * v * c
-    normals = cross[face] / length[face, None].clamp_min(1e-300)
+    face, weights = draw_on_surface(mesh, count, generator(seed, "eval.samples"))
+    corners = mesh.vertices.double()[mesh.faces[face]]
+    points = weights[:, :1] * corners[:, 0] + weights[:, 1:2] * corners[:, 1] + weights[:, 2:] * corners[:, 2]
+    cross = face_cross(mesh.vertices.double(), mesh.faces)[face]
+    normals = cross / cross.norm(dim=-1, keepdim=True).clamp_min(1e-300)
     return samples_of(points.numpy(), normals.numpy())
 
 

@@ -12,20 +12,12 @@ from torch import Tensor
 
 from dg.core.camera import clip_from_world, look_at
 from dg.core.slabs import compiled, in_slabs
+from dg.core.sphere import directions
 from dg.meshraster.interpolate import interpolate
 from dg.meshraster.protocol import MeshRasterizer
 from dg.types import Cameras, Mesh
 
 _BATCH = 16  # views per call of the rasteriser
-
-
-def directions(count: int) -> Float[Tensor, "K 3"]:
-    """Unit vectors spread evenly over the sphere (Fibonacci lattice)."""
-    i = torch.arange(count, dtype=torch.float64) + 0.5
-    y = 1 - 2 * i / count
-    phi = math.pi * (1 + math.sqrt(5)) * i
-    r = (1 - y * y).sqrt()
-    return torch.stack([r * phi.cos(), y, r * phi.sin()], -1).float()
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,17 @@ def property_names(coefficients: int) -> list[str]:
 
 
 def write_ply(raw: RawGaussians, path: str | Path) -> None:
-    """Writes little-endian float32, normals 0. The file appears whole or not at all; its folder is made if need be."""
+    """Writes little-endian float32, normals 0. The file appears whole or not at all; its folder is made if need be.
+
+    Raises:
+        ValueError: there are no Gaussians; nothing could read such a file.
+    """
     n = len(raw)
+    if n == 0:
+        raise ValueError(
+            f"{path} is not written, since no Gaussian is left: the last prune took all as too faint or too large; "
+            "lower densify.min_opacity, raise densify.final_max_scale, or take densify=none"
+        )
     rest = raw.sh_rest.transpose(1, 2).reshape(n, -1)
     parts = [raw.means, torch.zeros(n, 3), raw.sh_dc.reshape(n, 3), rest, raw.opacity_logits.reshape(n, 1)]
     parts += [raw.log_scales, raw.quats]
@@ -88,7 +97,7 @@ def read_ply(path: str | Path) -> RawGaussians:
     """
     path = Path(path)
     with path.open("rb") as file:
-        vertices = _vertices(file.read(), path)
+        vertices = read_vertices(file.read(), path)
     n, found = len(vertices), set(vertices.dtype.names)
     if n == 0:
         raise ValueError(f"{path} has no Gaussians")
@@ -119,7 +128,7 @@ def read_ply(path: str | Path) -> RawGaussians:
     return raw
 
 
-def _vertices(data: bytes, path: Path) -> np.ndarray:
+def read_vertices(data: bytes, path: Path) -> np.ndarray:
     """The vertex element as a structured array."""
     if not data.startswith((b"ply\n", b"ply\r\n")):
         raise ValueError(f"{path} is not a ply file")

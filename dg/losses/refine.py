@@ -1,11 +1,13 @@
 """Stage 2's loss on a novel view: the texture against what the prior makes of its render, or score distillation.
 
-Both are callables (rgb, prior, condition, draw, frac) -> (loss, logs): the stage does not know which one it runs.
+All are callables (rgb, prior, condition, draw, frac) -> (loss, logs): the stage does not know which one it runs.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +16,15 @@ from torch import Tensor
 
 from dg.core.diffusion import ddim_timesteps, guide, sdedit, sdedit_start
 from dg.core.distill import Distillation
+from dg.core.transfer import upload
+from dg.eval.lpips import distance, needed
 from dg.priors.protocol import Prior
 from dg.types import Condition
 
 
 @dataclass(frozen=True)
-class SDEditMSE:
-    """Mean squared error against the render denoised from an intermediate timestep (DreamGaussian, section 3.4).
+class SDEdit(ABC):
+    """The render against itself denoised from an intermediate timestep (DreamGaussian, section 3.4).
 
     Attributes:
         weight: of the loss.
@@ -42,6 +46,10 @@ class SDEditMSE:
     compare_at_prior_size: bool = True
     to_clean: bool = True
 
+    @abstractmethod
+    def difference(self, shown: Float[Tensor, "B 3 h w"], refined: Float[Tensor, "B 3 h w"]) -> Tensor:
+        """How far the render is from its target, which has no gradient."""
+
     def __call__(
         self,
         rgb: Float[Tensor, "B 3 H W"],
@@ -53,7 +61,7 @@ class SDEditMSE:
         ratio = self.t_start_ratio + (self.t_end_ratio - self.t_start_ratio) * frac
         with torch.no_grad():
             z = prior.encode(rgb)
-            noise = torch.randn(z.shape, generator=draw).to(z)
+            noise = upload(torch.randn(z.shape, generator=draw), z.device).to(z)
 
             def predict(z_t: Tensor, t: int) -> Tensor:
                 prediction = prior.predict(z_t, torch.full((len(z_t),), t, device=z_t.device), condition)
@@ -73,7 +81,38 @@ class SDEditMSE:
             refined = F.interpolate(refined, size, mode="bilinear", align_corners=False)
         t = ddim_timesteps(self.num_steps, len(alpha_bar))[sdedit_start(self.num_steps, ratio)]
         logs = {"t_start_ratio": ratio, "t": t, "weight/novel": self.weight}
-        return self.weight * (shown - refined).square().mean(), logs
+        return self.weight * self.difference(shown, refined), logs
+
+
+@dataclass(frozen=True)
+class SDEditMSE(SDEdit):
+    """By the mean squared error, as in the release."""
+
+    def difference(self, shown: Float[Tensor, "B 3 h w"], refined: Float[Tensor, "B 3 h w"]) -> Tensor:
+        return (shown - refined).square().mean()
+
+
+@dataclass(frozen=True)
+class SDEditLPIPS(SDEdit):
+    """By LPIPS (Zhang et al. 2018, arXiv 1801.03924), which forgives what moves by a pixel and sees what is blurred.
+
+    Attributes:
+        net: the backbone, see `dg.losses.lpips.LpipsLoss`.
+        mse_weight: of the mean squared error beside it: features alone leave a drift of the colours to themselves.
+
+    Raises:
+        FileNotFoundError: the backbone's weights are not there; nothing is downloaded.
+    """
+
+    net: Literal["alex", "vgg"] = "vgg"
+    mse_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        needed(self.net)
+
+    def difference(self, shown: Float[Tensor, "B 3 h w"], refined: Float[Tensor, "B 3 h w"]) -> Tensor:
+        perceptual = distance(*(x.permute(0, 2, 3, 1) for x in (shown, refined)), self.net).mean()
+        return perceptual + self.mse_weight * (shown - refined).square().mean() if self.mse_weight else perceptual
 
 
 @dataclass(frozen=True)
@@ -97,7 +136,7 @@ class TextureSDS:
         z = prior.encode(rgb)
         steps = len(prior.alpha_bar)
         t = round((self.t_max - (self.t_max - self.t_min) * frac) * steps)
-        eps = torch.randn(z.shape, generator=draw).to(z)
+        eps = upload(torch.randn(z.shape, generator=draw), z.device).to(z)
         loss = self.distill.loss(
             lambda z_t, t_: prior.predict(z_t, t_, condition),
             z,

@@ -7,7 +7,8 @@ attributes to interpolate and no use for empty pixels.
 
 from __future__ import annotations
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dg.types import Fragments
@@ -32,6 +33,18 @@ def interpolate_dxy(
 def covered_pixels(fragments: Fragments) -> Int[Tensor, " n"]:
     """Where a face is, as indices into the flattened views."""
     return fragments.face_id.reshape(-1).nonzero()[:, 0]
+
+
+def looked_at(fragments: Fragments, faces: Int[Tensor, "F 3"]) -> tuple[Int[Tensor, " n"], Bool[Tensor, "n 1"] | None]:
+    """The pixels to work on, and which of them are covered; None: all.
+
+    On a CPU the covered pixels alone. On a GPU every pixel, since counting the covered ones would stop the host; what
+    is interpolated where no face is, is finite and means nothing.
+    """
+    if fragments.face_id.device.type == "cpu" or len(faces) == 0:
+        return covered_pixels(fragments), None
+    face_id = fragments.face_id.reshape(-1)
+    return torch.arange(len(face_id), device=face_id.device), (face_id > 0)[:, None]
 
 
 def at_pixels(

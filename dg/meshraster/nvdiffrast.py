@@ -25,7 +25,7 @@ class NvdiffrastMeshRasterizer:
         try:
             import nvdiffrast.torch as dr
         except ImportError as error:
-            raise ImportError(f"meshraster=nvdiffrast needs nvdiffrast: {INSTALL}\nor use meshraster=cpu.") from error
+            raise ImportError(f"meshraster=nvdiffrast needs nvdiffrast: {INSTALL}\nor use meshraster=torch.") from error
         if not torch.cuda.is_available():
             raise RuntimeError("meshraster=nvdiffrast needs a CUDA device; use meshraster=cpu.")
         self._dr: Any = dr

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dg.core.camera import clip_from_world
 from dg.core.meshes import vertex_normals
-from dg.meshraster.interpolate import at_pixels, covered_pixels, slopes_at_pixels
+from dg.meshraster.interpolate import at_pixels, looked_at, slopes_at_pixels
 from dg.meshraster.protocol import MeshRasterizer
 from dg.meshraster.texture import sample
 from dg.types import Cameras, Fragments, Mesh
@@ -50,14 +50,14 @@ def render_mesh(
     Raises:
         ValueError: ssaa < 1, or a texture for a mesh without uv coordinates.
     """
-    clip, fragments, pixels = _rasterise(mesh, cameras, rasterizer, ssaa)
+    clip, fragments, (pixels, covered) = _rasterise(mesh, cameras, rasterizer, ssaa)
     view = pixels // fragments.face_id[0].numel()
     normal = _unit(at_pixels(vertex_normals(mesh.vertices, mesh.faces), fragments, mesh.faces, pixels))
     viewcos = -(normal * cameras.c2w[:, :3, 2].to(normal)[view]).sum(-1, keepdim=True)  # OpenCV's z looks away from us
     depth = at_pixels(clip[..., 3:], fragments, mesh.faces, pixels)
     albedo = _albedo(mesh, fragments, pixels, texture, None)
     samples = torch.cat([torch.ones_like(depth), albedo, depth, normal, viewcos], -1)
-    alpha, rgb, depth, normal, viewcos = _average(samples, pixels, cameras, ssaa).split([1, 3, 1, 3, 1], -1)
+    alpha, rgb, depth, normal, viewcos = _average(samples, pixels, covered, cameras, ssaa).split([1, 3, 1, 3, 1], -1)
     whole = alpha.clamp_min(1e-8)
     rgb = rgb + (1 - alpha) * _behind(background, rgb)
     return MeshRender(rgb, alpha, depth / whole, _unit(normal), viewcos / whole, fragments)
@@ -70,32 +70,40 @@ def render_colours(
     background: Float[Tensor, " 3"] | Float[Tensor, "V 3"],
     *,
     ssaa: int = 1,
+    texture: Float[Tensor, "h w 3"] | None = None,
     mips: list[Tensor] | None = None,
 ) -> tuple[Float[Tensor, "V H W 3"], Float[Tensor, "V H W 1"]]:
     """rgb and alpha of `render_mesh`, for those who need nothing else; `mips`: the texture's `mip_levels`, if known."""
-    _, fragments, pixels = _rasterise(mesh, cameras, rasterizer, ssaa)
-    albedo = _albedo(mesh, fragments, pixels, None, mips)
+    _, fragments, (pixels, covered) = _rasterise(mesh, cameras, rasterizer, ssaa)
+    albedo = _albedo(mesh, fragments, pixels, texture, mips)
     samples = torch.cat([torch.ones_like(albedo[:, :1]), albedo], -1)
-    alpha, rgb = _average(samples, pixels, cameras, ssaa).split([1, 3], -1)
+    alpha, rgb = _average(samples, pixels, covered, cameras, ssaa).split([1, 3], -1)
     return rgb + (1 - alpha) * _behind(background, rgb), alpha
 
 
 def _rasterise(
     mesh: Mesh, cameras: Cameras, rasterizer: MeshRasterizer, ssaa: int
-) -> tuple[Float[Tensor, "V P 4"], Fragments, Int[Tensor, " n"]]:
+) -> tuple[Float[Tensor, "V P 4"], Fragments, tuple[Int[Tensor, " n"], Bool[Tensor, "n 1"] | None]]:
     if ssaa < 1 or int(ssaa) != ssaa:
         raise ValueError(f"ssaa must be a whole number of at least 1, got {ssaa}")
     size = cameras.height * int(ssaa), cameras.width * int(ssaa)
     clip = clip_from_world(mesh.vertices, cameras.resized(*size)).contiguous()
     fragments = rasterizer(clip, mesh.faces, size)
-    return clip, fragments, covered_pixels(fragments)
+    return clip, fragments, looked_at(fragments, mesh.faces)
 
 
 def _average(
-    samples: Float[Tensor, "n C"], pixels: Int[Tensor, " n"], cameras: Cameras, ssaa: int
+    samples: Float[Tensor, "n C"],
+    pixels: Int[Tensor, " n"],
+    covered: Bool[Tensor, "n 1"] | None,
+    cameras: Cameras,
+    ssaa: int,
 ) -> Float[Tensor, "V H W C"]:
-    """Means over ssaa x ssaa samples; those that no face covers count as 0 and are never stored."""
+    """Means over ssaa x ssaa samples; those that no face covers count as 0 and, but for `covered`, are not stored."""
     ssaa, width = int(ssaa), cameras.width * int(ssaa)
+    if covered is not None:
+        grid = torch.where(covered, samples, 0).reshape(len(cameras), cameras.height, ssaa, cameras.width, ssaa, -1)
+        return grid.mean((2, 4))
     row, column = pixels // width, pixels % width  # rows go on from view to view, and ssaa divides their number
     target = row // ssaa * cameras.width + column // ssaa
     sums = samples.new_zeros(len(cameras) * cameras.height * cameras.width, samples.shape[-1])

@@ -1,7 +1,8 @@
 """Texture look-up: bilinear, or trilinear between mip levels when the footprint of a pixel is known.
 
 Conventions: row 0 of the texture is at v = 0, texel centres at +0.5, clamped at the border, any size. `sample_torch` is
-the definition and runs on any device; on the CPU `sample` uses a compiled kernel with the same values and gradients.
+the definition and runs on any device. `sample` has the same values and gradients: on the CPU by a compiled kernel, on a
+GPU by gathering the eight texels around each pixel, which waits for nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dg.core.transfer import constant
 from dg.meshraster._jit import compiled, side_by_side
 
 _PIECE = 1 << 16  # pixels per unit of work in the forward pass
@@ -33,7 +35,9 @@ def sample(
         mask: only these pixels are looked up; the others are 0.
         mips: `mip_levels(texture)` where they are known already.
     """
-    if texture.device.type != "cpu" or texture.dtype not in (torch.float32, torch.float64):
+    if texture.device.type != "cpu":
+        return sample_gather(texture, uv, uv_dxy, mask, mips)
+    if texture.dtype not in (torch.float32, torch.float64):
         return sample_torch(texture, uv, uv_dxy, mask)  # makes its own levels
     pixels = _pixels(uv, mask)
     coordinates = uv.detach().reshape(-1, 2)[pixels].to(texture.dtype)
@@ -68,6 +72,52 @@ def sample_torch(
     return _spread(out, pixels, uv)
 
 
+def sample_gather(
+    texture: Float[Tensor, "h w C"],
+    uv: Float[Tensor, "V H W 2"],
+    uv_dxy: Float[Tensor, "V H W 4"] | None = None,
+    mask: Bool[Tensor, "V H W"] | None = None,
+    mips: list[Tensor] | None = None,
+) -> Float[Tensor, "V H W C"]:
+    """The same with the levels laid end to end: four texels of each of two levels, gathered and scattered at once.
+
+    Gradients are added up in no fixed order on a GPU.
+    """
+    pixels = _pixels(uv, mask)
+    coordinates = uv.detach().reshape(-1, 2)[pixels].to(texture.dtype)
+    if uv_dxy is None:
+        levels, both = [texture], [(torch.zeros_like(coordinates[:, 0], dtype=torch.long), 1.0)]
+    else:
+        levels = mip_levels(texture) if mips is None else mips
+        level = mip_level(uv_dxy.detach().reshape(-1, 4)[pixels], texture.shape[:2], len(levels)).to(texture.dtype)
+        base = level.long()
+        share = level - base
+        both = [(base, 1 - share), ((base + 1).clamp_max(len(levels) - 1), share)]
+    stack = torch.cat([x.reshape(-1, x.shape[-1]) for x in levels])
+    sizes = constant([s for x in levels for s in x.shape[:2]], coordinates).reshape(-1, 2)
+    starts = constant(np.cumsum([0, *(x[..., 0].numel() for x in levels[:-1])]).tolist(), uv, torch.int32)
+    out = 0
+    for i, share in both:
+        index, weight = _around(coordinates, sizes[i], starts[i], share)
+        found = stack.index_select(0, index.reshape(-1)).reshape(*index.shape, -1)
+        out = out + (found * weight[..., None]).sum(0)
+    return _spread(out, pixels, uv)
+
+
+def _around(
+    uv: Float[Tensor, "N 2"], size: Float[Tensor, "N 2"], start: Int[Tensor, " N"], share: Tensor | float
+) -> tuple[Int[Tensor, "4 N"], Float[Tensor, "4 N"]]:
+    """The four texels around each point in a stack of levels, and their weights."""
+    last = size.flip(1) - 1  # of x, y
+    xy = torch.minimum((uv * size.flip(1) - 0.5).clamp_min(0), last)
+    low = torch.minimum(xy.floor(), (last - 1).clamp_min(0))
+    (x, y), (fx, fy) = low.unbind(1), (xy - low).unbind(1)
+    (x1, y1), width = torch.minimum(low + 1, last).unbind(1), size[:, 1].int()
+    rows, columns = [start + width * v.int() for v in (y, y1)], [v.int() for v in (x, x1)]
+    index = torch.stack([row + column for row in rows for column in columns])
+    return index, torch.stack([a * b * share for a in (1 - fy, fy) for b in (1 - fx, fx)])
+
+
 def mip_levels(texture: Float[Tensor, "h w C"]) -> list[Tensor]:
     """The texture and its halvings down to one texel. Sides are rounded down; a texel is the mean of what it covers."""
     levels = [texture]
@@ -85,7 +135,8 @@ def mip_levels(texture: Float[Tensor, "h w C"]) -> list[Tensor]:
 def mip_level(uv_dxy: Float[Tensor, "N 4"], size: tuple[int, int], count: int) -> Float[Tensor, " N"]:
     """log2 of the footprint's longer half-axis in texels (the Jacobian's largest singular value), in [0, count - 1]."""
     height, width = size
-    jacobian = uv_dxy.double() * uv_dxy.new_tensor([width, width, height, height], dtype=torch.float64)
+    jacobian = uv_dxy.double()
+    jacobian = jacobian * constant((width, width, height, height), jacobian)
     a = jacobian[:, 0].square() + jacobian[:, 2].square()
     b = jacobian[:, 1].square() + jacobian[:, 3].square()
     c = jacobian[:, 0] * jacobian[:, 1] + jacobian[:, 2] * jacobian[:, 3]

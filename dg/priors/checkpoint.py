@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from dg.priors.mapped import mapped
+
 Layout = Mapping[str, Sequence[str]]  # subfolder -> the files that it must hold; a config.json comes with weights
 
 
@@ -37,6 +39,15 @@ def find_checkpoint(checkpoint: str, revision: str | None, layout: Layout, *, ha
     Raises:
         FileNotFoundError: it is not there or parts are missing; names what was found and what was expected.
     """
+    return at_hand(checkpoint, revision, layout, hint=hint) or _download(checkpoint, revision, layout, half, hint)
+
+
+def at_hand(checkpoint: str, revision: str | None, layout: Layout, *, hint: str) -> Path | None:
+    """The local folder of a checkpoint, without a download; None where the hub has to be asked.
+
+    Arguments and errors as `find_checkpoint`'s; a hub id that is not in the cache is an error where the hub's client
+    has been told to stay offline. Imports nothing heavy.
+    """
     folder = Path(checkpoint).expanduser()
     if folder.is_file():
         raise FileNotFoundError(
@@ -55,11 +66,11 @@ def find_checkpoint(checkpoint: str, revision: str | None, layout: Layout, *, ha
         raise FileNotFoundError(
             f"prior.checkpoint={checkpoint}: no such folder, and not a hub id of the form owner/name"
         )
-    return _from_hub(checkpoint, revision, layout, half, hint)
+    return _cached(checkpoint, revision, layout, hint)
 
 
-def _from_hub(checkpoint: str, revision: str | None, layout: Layout, half: bool, hint: str) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
+def _cached(checkpoint: str, revision: str | None, layout: Layout, hint: str) -> Path | None:
+    from huggingface_hub import constants, snapshot_download
 
     try:
         cached = Path(snapshot_download(checkpoint, revision=revision, local_files_only=True))
@@ -67,16 +78,28 @@ def _from_hub(checkpoint: str, revision: str | None, layout: Layout, half: bool,
             return cached
     except Exception:  # the hub client raises its own, requests', httpx's and OS errors
         pass
+    if constants.HF_HUB_OFFLINE:
+        raise _not_there(checkpoint, "HF_HUB_OFFLINE is set", hint)
+    return None
+
+
+def _not_there(checkpoint: str, reason: str, hint: str) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"the weights of prior.checkpoint={checkpoint} are neither in the hub's cache nor could they be downloaded "
+        f"({reason}); connect to the network, or pass prior.checkpoint=FOLDER, or {hint}"
+    )
+
+
+def _download(checkpoint: str, revision: str | None, layout: Layout, half: bool, hint: str) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
     try:
         names = HfApi().list_repo_files(checkpoint, revision=revision)
         made = Path(
             snapshot_download(checkpoint, revision=revision, allow_patterns=choose_files(names, layout, half=half))
         )
     except Exception as error:
-        raise FileNotFoundError(
-            f"the weights of prior.checkpoint={checkpoint} are neither in the hub's cache nor could they be downloaded "
-            f"({type(error).__name__}); connect to the network, or pass prior.checkpoint=FOLDER, or {hint}"
-        ) from error
+        raise _not_there(checkpoint, type(error).__name__, hint) from error
     if missing := lacking(made, layout):
         raise FileNotFoundError(
             f"prior.checkpoint={checkpoint}: its repository lacks {', '.join(missing)}; expected the diffusers layout "
@@ -140,9 +163,11 @@ def load_model(kind: Any, folder: Path, device: torch.device, dtype: torch.dtype
     small = any(".fp16." in p.name for p in folder.glob("*.safetensors"))
     plain = any(".fp16." not in p.name for p in folder.glob("*.safetensors"))
     variant = "fp16" if small and (dtype != torch.float32 or not plain) else None
-    for path in sorted(folder.glob("*.safetensors")):
-        if (".fp16." in path.name) == (variant is not None):
-            check_file(path)
+    files = [p for p in sorted(folder.glob("*.safetensors")) if (".fp16." in p.name) == (variant is not None)]
+    for path in files:
+        check_file(path)
+    if (model := mapped(kind, config, files, device, dtype)) is not None:
+        return frozen(model, device, dtype)
     try:
         with _quiet():
             model, report = kind.from_pretrained(

@@ -17,6 +17,7 @@ from torch import Tensor
 from dg.core.camera import spherical
 from dg.core.diffusion import eps_from_x0, per_sample, scaled_linear_alpha_bar
 from dg.core.rng import generator
+from dg.priors.offset import OffsetAdapter
 from dg.types import Cameras, Condition, Prediction, Reference
 
 
@@ -39,15 +40,28 @@ class ExactScore(ABC):
         noise: standard deviation of an error added to the answered picture, fixed per view and timestep (what priors
             do that do not agree with themselves between steps).
         seed: of that error.
+        unconditional_std: without the condition, every value of a picture is taken to be normal around 1/2 with this
+            standard deviation, independently: the prediction that guidance compares with. None: there is none.
     """
 
     views_per_sample = 1
 
-    def __init__(self, *, image_size: int = 128, blur_px: float = 0.0, noise: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        image_size: int = 128,
+        blur_px: float = 0.0,
+        noise: float = 0.0,
+        seed: int = 0,
+        unconditional_std: float | None = None,
+    ) -> None:
+        if unconditional_std is not None and unconditional_std <= 0:
+            raise ValueError(f"prior.unconditional_std={unconditional_std:g} must be positive, or null for none")
         self.image_size = image_size
         self.blur_px = blur_px
         self.noise = noise
         self.seed = seed
+        self.unconditional_std = unconditional_std
         self.alpha_bar = scaled_linear_alpha_bar()
 
     @abstractmethod
@@ -69,11 +83,23 @@ class ExactScore(ABC):
         return z.clamp(0, 1)
 
     def predict(self, z_t: Float[Tensor, "B 3 h w"], t: Int[Tensor, B], cond: Condition) -> Prediction:
-        x0 = cond.extra.to(z_t)
-        if self.noise > 0:
-            x0 = x0 + self.noise * self._error(x0, t, cond.cameras)
+        x0 = self.believed(cond.extra.to(z_t), t, cond)
         a = per_sample(self.alpha_bar.to(t.device)[t], z_t)
-        return Prediction(eps_from_x0(z_t, x0, a))
+        return Prediction(eps_from_x0(z_t, x0, a), self._unconditional(z_t, a))
+
+    def believed(self, x0: Float[Tensor, "B 3 h w"], t: Int[Tensor, B], cond: Condition) -> Float[Tensor, "B 3 h w"]:
+        """The picture that is answered at t: x0 and that view's error."""
+        return x0 + self.noise * self._error(x0, t, cond.cameras) if self.noise > 0 else x0
+
+    def _unconditional(self, z_t: Tensor, a: Tensor) -> Tensor | None:
+        """The exact prediction for normal data of mean 1/2: sqrt(1 - a) (z_t - sqrt(a) / 2) / (a s^2 + 1 - a)."""
+        if self.unconditional_std is None:
+            return None
+        return (1 - a).sqrt() * (z_t - a.sqrt() / 2) / (a * self.unconditional_std**2 + 1 - a)
+
+    def trainable_adapter(self, draw: torch.Generator, rank: int) -> OffsetAdapter:
+        """An offset of x*; nothing of it is drawn, and it has no rank."""
+        return OffsetAdapter(self.alpha_bar, self.image_size)
 
     def _error(self, like: Tensor, t: Tensor, cameras: Cameras) -> Tensor:
         elevation, azimuth, _ = spherical(cameras)

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from dg.core.camera import spherical
 from dg.core.picture import over
 from dg.priors.exact import resize_square
-from dg.priors.mvdream import VIEWS, Groups, MultiView
+from dg.priors.mvdream import LAYOUT, VIEWS, Groups, MultiView
 from dg.priors.zero123 import CLIP_MEAN, CLIP_STD
-from dg.types import Cameras, Condition, Prediction, Reference
+from dg.types import Cameras, Condition, Reference
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class ImageDream(MultiView):
     """
 
     with_image = True
+    layout = LAYOUT | {"image_encoder": ("config.json",)}
+    prompt_beside_picture = True  # a prompt may come with a picture (`dg.runtime.options` asks)
     _cached: tuple[Reference | None, Picture] | None = None
 
     def condition(
@@ -87,9 +89,8 @@ class ImageDream(MultiView):
         pixels = ((small - mean) / std).to(self.dtype)
         return self.image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
 
-    @torch.no_grad()
-    def predict(self, z_t: Float[Tensor, "B 4 h w"], t: Int[Tensor, B], cond: Condition) -> Prediction:
-        """Both halves in one batch, in groups of five whose last is the picture."""
+    def _halves(self, z_t: Tensor, t: Tensor, cond: Condition) -> tuple[Tensor, Tensor]:
+        """Both in one batch, in groups of five whose last is the picture."""
         of: _Told = cond.extra
         samples, frames = len(z_t) // VIEWS, VIEWS + 1
         z = z_t.to(self.dtype).unflatten(0, (samples, VIEWS)).repeat(2, 1, 1, 1, 1)
@@ -100,7 +101,7 @@ class ImageDream(MultiView):
         text, image = (
             x.to(self.dtype).repeat_interleave(samples * frames, 0) for x in (of.groups.text, of.picture.tokens)
         )
-        answer = self.unet(z.flatten(0, 1), steps.flatten(), text, camera.flatten(0, 1), image, frames=frames)
+        answer = self._noise(z.flatten(0, 1), steps.flatten(), text, camera.flatten(0, 1), image, frames=frames)
         answer = answer.float().unflatten(0, (2 * samples, frames))[:, :VIEWS].flatten(0, 1)
         uncond, told = answer.chunk(2)
-        return Prediction(told, uncond)
+        return uncond, told

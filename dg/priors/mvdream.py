@@ -7,8 +7,10 @@ conditional one. Where MVDream sees an object's front is this project's azimuth 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from torch import Tensor
 
 from dg.core.camera import pose_mvdream, turned
 from dg.core.diffusion import scaled_linear_alpha_bar
+from dg.priors.adapter import LowRankAdapter
 from dg.priors.checkpoint import find_checkpoint, placement, source_of, told_size
+from dg.priors.graphs import Compile, checked_mode, fast_layout
 from dg.priors.latent import LatentPictures
 from dg.priors.ldm_file import is_single_file
 from dg.priors.multiview_load import Networks, from_file, from_folder
@@ -47,11 +51,37 @@ class Groups:
     camera: Float[Tensor, "B 16"]
 
 
-class MultiView(LatentPictures):
+class MultiView(LatentPictures, ABC):
     """What MVDream and ImageDream share: networks, prompts and cameras. Arguments as `MVDream`'s."""
 
     views_per_sample = VIEWS
     with_image = False
+    layout, hint = LAYOUT, HINT  # of a checkpoint that is a folder (`dg.runtime.checkpoints`)
+
+    @abstractmethod
+    def _halves(self, z_t: Tensor, t: Tensor, cond: Condition) -> tuple[Tensor, Tensor]:
+        """Unconditional and conditional noise prediction, with autograd."""
+
+    @torch.no_grad()
+    def predict(self, z_t: Float[Tensor, "B 4 h w"], t: Int[Tensor, B], cond: Condition) -> Prediction:
+        uncond, told = self._halves(z_t, t, cond)
+        return Prediction(told, uncond)
+
+    def _noise(self, *inputs: Tensor, frames: int) -> Tensor:
+        """The UNet; as `compile` says where nothing is to be learnt."""
+        if torch.is_grad_enabled():
+            return self._ask(*inputs, frames=frames)
+        return self._networks[frames](*inputs)
+
+    def _ask(self, *inputs: Tensor, frames: int) -> Tensor:
+        return self.unet(*inputs, frames=frames)
+
+    @cached_property
+    def _networks(self) -> dict[int, Callable[..., Tensor]]:
+        return {n: self.accelerated(partial(self._ask, frames=n), "UNet") for n in (VIEWS, VIEWS + 1)}
+
+    def trainable_adapter(self, draw: torch.Generator, rank: int) -> LowRankAdapter:
+        return LowRankAdapter(self.unet, lambda z_t, t, cond: self._halves(z_t, t, cond)[1], draw, rank)
 
     def __init__(
         self,
@@ -62,18 +92,19 @@ class MultiView(LatentPictures):
         negative_prompt: str | None = None,
         usual_negative_prompt: str = "",
         image_size: int = SIZE,
+        compile: Compile = "auto",
         device: str = "cpu",
         dtype: str | None = None,
     ) -> None:
         self.device, self.dtype = placement(device, dtype)
+        self.compile = checked_mode(compile, self.device)
         self.alpha_bar = scaled_linear_alpha_bar()
         if is_single_file(checkpoint):
             place = Path(checkpoint).expanduser()
             networks = from_file(place, self.device, self.dtype, with_image=self.with_image)
         else:
-            layout = LAYOUT | ({"image_encoder": ("config.json",)} if self.with_image else {})
             hint, half = HINT + told_size(about), self.dtype != torch.float32
-            place = find_checkpoint(checkpoint, revision, layout, half=half, hint=hint)
+            place = find_checkpoint(checkpoint, revision, self.layout, half=half, hint=hint)
             networks = from_folder(place, self.device, self.dtype, with_image=self.with_image)
             self.alpha_bar, kind = read_schedule(place / "scheduler" / "scheduler_config.json")
             if kind != "epsilon":
@@ -81,6 +112,8 @@ class MultiView(LatentPictures):
         self.source = source_of(checkpoint, place)
         _check_parts(networks, checkpoint)
         self.unet, self.vae, self.image_encoder = networks.unet, networks.vae, networks.image_encoder
+        self.alpha_bar = self.alpha_bar.to(self.device)
+        fast_layout(self.unet, self.device)
         self.prompts = PromptEncoder(networks.tokenizer, networks.text_encoder, self.device)
         self.negative_prompt = negative_prompt or usual_negative_prompt
         self.shrink = 2 ** (len(self.vae.config.block_out_channels) - 1)  # pictures to latents
@@ -112,6 +145,7 @@ class MVDream(MultiView):
     negative_prompt: what the unconditional prediction is told.
     usual_negative_prompt: in its place where it is empty.
     image_size: pictures are resized to this; the latents are 8 times smaller.
+    compile: how the networks run (`dg.priors.zero123.Zero123`).
     device, dtype: where the networks run; dtype null is float16 on CUDA and float32 elsewhere.
 
     Raises:
@@ -127,14 +161,13 @@ class MVDream(MultiView):
             raise ValueError("prior=mvdream needs a prompt: task=text prior=mvdream prompt='a ripe strawberry'")
         return Condition(cameras, background, self.groups(prompt, cameras, front_deg=0.0))
 
-    @torch.no_grad()
-    def predict(self, z_t: Float[Tensor, "B 4 h w"], t: Int[Tensor, B], cond: Condition) -> Prediction:
-        """Both halves in one batch; the views of a sample follow each other."""
+    def _halves(self, z_t: Tensor, t: Tensor, cond: Condition) -> tuple[Tensor, Tensor]:
+        """Both in one batch; the views of a sample follow each other."""
         of: Groups = cond.extra
         context = of.text.to(self.dtype).repeat_interleave(len(z_t), 0)
         z, camera = z_t.to(self.dtype).repeat(2, 1, 1, 1), of.camera.repeat(2, 1)
-        uncond, told = self.unet(z, t.repeat(2), context, camera, frames=VIEWS).float().chunk(2)
-        return Prediction(told, uncond)
+        uncond, told = self._noise(z, t.repeat(2), context, camera, frames=VIEWS).float().chunk(2)
+        return uncond, told
 
 
 def _check_parts(networks: Networks, checkpoint: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dg.io.mesh import load_mesh
+from dg.data.known import known_mesh
 from dg.meshraster.protocol import MeshRasterizer
 from dg.meshraster.render import render_colours
 from dg.meshraster.texture import mip_levels
@@ -32,8 +32,11 @@ class MeshScore(ExactScore):
         blur_px: float = 0.0,
         noise: float = 0.0,
         seed: int = 0,
+        unconditional_std: float | None = None,
     ) -> None:
-        super().__init__(image_size=image_size, blur_px=blur_px, noise=noise, seed=seed)
+        super().__init__(
+            image_size=image_size, blur_px=blur_px, noise=noise, seed=seed, unconditional_std=unconditional_std
+        )
         self.rasterizer = rasterizer
         self.ssaa = ssaa
         self.mesh = mesh
@@ -58,7 +61,8 @@ class MeshScore(ExactScore):
 
 class OraclePrior(MeshScore):
     """Args:
-    mesh: file of the true object, standing as the reference shows it (front at +z, y up, world units).
+    mesh: the true object, a file or `object:NAME` (`dg.data.known`), standing as the reference shows it (front at +z,
+        y up, world units).
     """
 
     knows_object = True  # whatever the reference: it can tell where a picture was seen from
@@ -73,13 +77,15 @@ class OraclePrior(MeshScore):
         blur_px: float = 0.0,
         noise: float = 0.0,
         seed: int = 0,
+        unconditional_std: float | None = None,
     ) -> None:
         super().__init__(
             rasterizer=rasterizer,
-            mesh=load_mesh(Path(mesh)),
+            mesh=known_mesh(mesh),
             ssaa=ssaa,
             image_size=image_size,
             blur_px=blur_px,
             noise=noise,
             seed=seed,
+            unconditional_std=unconditional_std,
         )

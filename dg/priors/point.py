@@ -26,8 +26,11 @@ class PointPrior(ExactScore):
         blur_px: float = 0.0,
         noise: float = 0.0,
         seed: int = 0,
+        unconditional_std: float | None = None,
     ) -> None:
-        super().__init__(image_size=image_size, blur_px=blur_px, noise=noise, seed=seed)
+        super().__init__(
+            image_size=image_size, blur_px=blur_px, noise=noise, seed=seed, unconditional_std=unconditional_std
+        )
         self._target_rgb = target_rgb
 
     def target(self, reference: Reference | None, cameras: Cameras, background: Tensor) -> Float[Tensor, "B 3 h w"]:

@@ -30,9 +30,16 @@ class SilhouettePrior(MeshScore):
         blur_px: float = 0.0,
         noise: float = 0.0,
         seed: int = 0,
+        unconditional_std: float | None = None,
     ) -> None:
         super().__init__(
-            rasterizer=rasterizer, ssaa=ssaa, image_size=image_size, blur_px=blur_px, noise=noise, seed=seed
+            rasterizer=rasterizer,
+            ssaa=ssaa,
+            image_size=image_size,
+            blur_px=blur_px,
+            noise=noise,
+            seed=seed,
+            unconditional_std=unconditional_std,
         )
         self.max_depth = max_depth
         self._source: Reference | None = None

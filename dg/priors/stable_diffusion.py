@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,9 @@ from torch import Tensor
 from dg.core.camera import spherical
 from dg.core.diffusion import eps_from_v, per_sample, scaled_linear_alpha_bar
 from dg.core.perp_neg import VIEWS, mix_views, nearest_view, perp_neg
+from dg.priors.adapter import LowRankAdapter
 from dg.priors.checkpoint import find_checkpoint, load_model, placement, source_of, told_size
+from dg.priors.graphs import Compile, checked_mode, fast_layout
 from dg.priors.latent import LatentPictures
 from dg.priors.ldm_file import is_single_file, read_tensors
 from dg.priors.ldm_names import CC_PROJECTION
@@ -57,12 +60,15 @@ class StableDiffusion(LatentPictures):
         The release has the words but never uses them.
     perp_neg: Perp-Neg (`dg.core.perp_neg`) on those views' texts; twice the predictions.
     image_size: pictures are resized to this; null is what the checkpoint was trained on.
+    compile: how the networks run (`dg.priors.zero123.Zero123`).
     device, dtype: where the networks run; dtype null is float16 on CUDA and float32 elsewhere.
 
     Raises:
         FileNotFoundError: the weights are not there; names what was looked for and where.
-        ValueError: they are cut short, or of another kind of model.
+        ValueError: they are cut short, or of another kind of model; or an unknown `compile`.
     """
+
+    layout, hint = LAYOUT, HINT  # of a checkpoint that is a folder (`dg.runtime.checkpoints`)
 
     def __init__(
         self,
@@ -75,19 +81,23 @@ class StableDiffusion(LatentPictures):
         view_dependent_prompt: bool = False,
         perp_neg: bool = False,
         image_size: int | None = None,
+        compile: Compile = "auto",
         device: str = "cpu",
         dtype: str | None = None,
     ) -> None:
         self.device, self.dtype = placement(device, dtype)
+        self.compile = checked_mode(compile, self.device)
         if is_single_file(checkpoint):
             place = Path(checkpoint).expanduser()
             text, tokenizer = self._from_file(place, prediction_type)
         else:
             hint = HINT + told_size(about)
-            place = find_checkpoint(checkpoint, revision, LAYOUT, half=self.dtype != torch.float32, hint=hint)
+            place = find_checkpoint(checkpoint, revision, self.layout, half=self.dtype != torch.float32, hint=hint)
             text, tokenizer = self._from_folder(place)
             self.prediction_type = prediction_type or self.prediction_type
         self.source = source_of(checkpoint, place)
+        self.alpha_bar = self.alpha_bar.to(self.device)
+        fast_layout(self.unet, self.device)
         _check_parts(self.unet.config, self.vae.config, text.config, checkpoint)
         self.prompts = PromptEncoder(tokenizer, text, self.device)
         self.image_size = _image_size(image_size, self.unet.config, self.vae.config)
@@ -129,10 +139,10 @@ class StableDiffusion(LatentPictures):
         if not prompt:
             raise ValueError("prior=sd needs a prompt: task=text prompt='a ripe strawberry'")
         count = len(cameras)
-        elevation, azimuth, _ = (x.cpu() for x in spherical(cameras))
         uncond = self.prompts([(self.negative_prompt, "")]).expand(count, -1, -1)
         negatives, weights = uncond.new_zeros(count, 0, *uncond.shape[1:]), uncond.new_zeros(count, 0)
         if self.perp_neg or self.view_dependent_prompt:
+            elevation, azimuth, _ = (x.cpu() for x in spherical(cameras))  # the one thing here that a GPU is waited for
             views = self.prompts([(prompt, f", {view} view") for view in VIEWS])
         if self.perp_neg:
             mixture = mix_views(elevation, azimuth)
@@ -149,15 +159,27 @@ class StableDiffusion(LatentPictures):
         """Noise, whatever the network predicts; conditional, unconditional and avoided texts in one batch."""
         texts: _Texts = cond.extra
         context = torch.cat([texts.cond, texts.uncond, *texts.negatives.unbind(1)])
+        eps, uncond, *negatives = self._denoiser(z_t, t, context).chunk(len(context) // len(z_t))
+        if negatives:
+            eps = perp_neg(eps, uncond, torch.stack(negatives, 1), texts.weights)
+        return Prediction(eps, uncond)
+
+    def trainable_adapter(self, draw: torch.Generator, rank: int) -> LowRankAdapter:
+        """Of the UNet, which is told the camera besides: the text does not say where an object is seen from."""
+        told = lambda z_t, t, cond: self._denoise(z_t, t, cond.extra.cond)  # noqa: E731
+        return LowRankAdapter(self.unet, told, draw, rank, time_embedding="time_embedding")
+
+    @cached_property
+    def _denoiser(self) -> Callable[..., Tensor]:
+        return self.accelerated(self._denoise, "UNet")
+
+    def _denoise(self, z_t: Tensor, t: Tensor, context: Tensor) -> Float[Tensor, "N 4 h w"]:
         times = len(context) // len(z_t)
         z, steps = z_t.repeat(times, 1, 1, 1), t.repeat(times)
         answer = self.unet(z.to(self.dtype), steps, encoder_hidden_states=context).sample.float()
         if self.prediction_type == "v_prediction":
-            answer = eps_from_v(z.float(), answer, per_sample(self.alpha_bar.to(steps.device)[steps], answer))
-        eps, uncond, *negatives = answer.chunk(times)
-        if negatives:
-            eps = perp_neg(eps, uncond, torch.stack(negatives, 1), texts.weights)
-        return Prediction(eps, uncond)
+            answer = eps_from_v(z.float(), answer, per_sample(self.alpha_bar[steps], answer))
+        return answer
 
 
 def told_prediction(path: Path, first_generation: bool) -> str:

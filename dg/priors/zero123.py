@@ -8,8 +8,9 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,12 +22,16 @@ from torch import Tensor, nn
 from dg.core.camera import relative_pose_stable_zero123, relative_pose_zero123
 from dg.core.diffusion import scaled_linear_alpha_bar
 from dg.core.picture import over
+from dg.core.transfer import upload_cameras
+from dg.priors.adapter import LowRankAdapter
 from dg.priors.checkpoint import check_file, find_checkpoint, frozen, load_model, placement, source_of, told_size
 from dg.priors.exact import resize_square
+from dg.priors.graphs import Compile, checked_mode, fast_layout
 from dg.priors.latent import LatentPictures
 from dg.priors.ldm_file import is_single_file, read_tensors
 from dg.priors.ldm_names import CC_PROJECTION
 from dg.priors.nearest import chosen, nearest_reference
+from dg.priors.one_token import spare_queries
 from dg.types import Cameras, Condition, Prediction, Reference
 
 LAYOUT = dict.fromkeys(("unet", "vae", "image_encoder", "clip_camera_projection"), ("config.json",))
@@ -41,6 +46,15 @@ class _Tokens:
     latent: Float[Tensor, "B 4 h w"]
 
 
+@dataclass(frozen=True)
+class _Known:
+    """R references."""
+
+    embedding: Float[Tensor, "R D"]  # CLIP's
+    latent: Float[Tensor, "R 4 h w"]  # the posterior's mode, not scaled
+    cameras: Cameras
+
+
 class Zero123(LatentPictures):
     """Args:
     checkpoint: a folder in the diffusers layout (unet/, vae/, image_encoder/, clip_camera_projection/), an original
@@ -49,12 +63,16 @@ class Zero123(LatentPictures):
     about: licence, gated, download_gb: facts of the checkpoint, for messages and the manifest.
     pose: "zero123", or "stable_zero123" whose fourth number is the reference's polar angle.
     image_size: pictures are resized to this; the latents are 8 times smaller.
+    compile: how the networks run: `graph` replays them as CUDA graphs, `full` compiles them first (torch.compile, worth
+        its minute in a long-lived worker), `none` runs them eagerly; `auto` is graph on CUDA and none elsewhere.
     device, dtype: where the networks run; dtype null is float16 on CUDA and float32 elsewhere.
 
     Raises:
         FileNotFoundError: the weights are not there; names what was looked for and where.
-        ValueError: they are cut short, or of another kind of model.
+        ValueError: they are cut short, or of another kind of model; or an unknown `compile`.
     """
+
+    layout, hint = LAYOUT, HINT  # of a checkpoint that is a folder (`dg.runtime.checkpoints`)
 
     def __init__(
         self,
@@ -64,22 +82,26 @@ class Zero123(LatentPictures):
         about: Mapping[str, Any] | None = None,
         pose: Literal["zero123", "stable_zero123"] = "zero123",
         image_size: int = 256,
+        compile: Compile = "auto",
         device: str = "cpu",
         dtype: str | None = None,
     ) -> None:
         self.device, self.dtype = placement(device, dtype)
-        self.image_size, self.pose = image_size, pose
-        self.alpha_bar = scaled_linear_alpha_bar()
+        self.image_size, self.pose, self.compile = image_size, pose, checked_mode(compile, self.device)
+        self.relative_views = pose == "zero123"  # it is not told the picture's own elevation
+        self.alpha_bar = scaled_linear_alpha_bar().to(self.device)
         if is_single_file(checkpoint):
             place = Path(checkpoint).expanduser()
             networks = self._from_file(place)
         else:
             hint = HINT + told_size(about)
-            place = find_checkpoint(checkpoint, revision, LAYOUT, half=self.dtype != torch.float32, hint=hint)
+            place = find_checkpoint(checkpoint, revision, self.layout, half=self.dtype != torch.float32, hint=hint)
             networks = self._from_folder(place)
         self.source = source_of(checkpoint, place)
         self.unet, self.vae, self.image_encoder, self.projection = networks
-        self._cached: tuple[Reference, Tensor, Tensor] | None = None
+        fast_layout(self.unet, self.device)
+        spare_queries(self.unet)
+        self._cached: tuple[Reference, _Known] | None = None
 
     def _from_folder(self, folder: Path) -> list[Any]:
         from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -110,18 +132,18 @@ class Zero123(LatentPictures):
             raise ValueError("prior=zero123 needs input=PICTURE; for a prompt alone choose a text prior")
         if prompt:
             raise ValueError("prior=zero123 takes no prompt; leave prompt=null or choose a text prior")
-        embedding, latent = self._reference(reference)
+        known = self._reference(reference)
         relative = relative_pose_zero123 if self.pose == "zero123" else relative_pose_stable_zero123
-        index = nearest_reference(cameras, reference.cameras)
-        pose = relative(cameras.to("cpu"), chosen(reference.cameras, index).to("cpu")).to(embedding)
-        index = index.to(embedding.device)
+        views = upload_cameras(cameras, self.device)  # where the networks are: no step waits for the angles
+        index = nearest_reference(views, known.cameras)
         with torch.no_grad():
-            context = self.projection(torch.cat([embedding[index], pose], -1))[:, None]
-        return Condition(cameras, background, _Tokens(context, latent[index]))
+            pose = relative(views, chosen(known.cameras, index)).to(known.embedding)
+            context = self.projection(torch.cat([known.embedding[index], pose], -1))[:, None]
+        return Condition(cameras, background, _Tokens(context, known.latent[index]))
 
     @torch.no_grad()
-    def _reference(self, reference: Reference) -> tuple[Float[Tensor, "R D"], Float[Tensor, "R 4 h w"]]:
-        """CLIP embeddings and latents (the posteriors' modes, not scaled) of the references on white; computed once."""
+    def _reference(self, reference: Reference) -> _Known:
+        """What is known of the references on white; computed once."""
         if self._cached is None or self._cached[0] is not reference:
             white = resize_square(over(reference.rgba).permute(0, 3, 1, 2), self.image_size)
             white = white.to(self.device, self.dtype)
@@ -130,18 +152,32 @@ class Zero123(LatentPictures):
             mean, std = (clip.new_tensor(x)[:, None, None] for x in (CLIP_MEAN, CLIP_STD))
             embedding = self.image_encoder(((clip - mean) / std).to(self.dtype)).image_embeds
             latent = self.vae.encode(2 * white - 1).latent_dist.mode()
-            self._cached = reference, embedding, latent
-        return self._cached[1:]
+            self._cached = reference, _Known(embedding, latent, reference.cameras.to(self.device))
+        return self._cached[1]
 
     @torch.no_grad()
     def predict(self, z_t: Float[Tensor, "B 4 h w"], t: Int[Tensor, B], cond: Condition) -> Prediction:
         """With and without the condition in one batch; without it, token and latent are zero."""
         tokens: _Tokens = cond.extra
+        return Prediction(*self._denoiser(z_t, t, tokens.latent, tokens.context).chunk(2))
+
+    def trainable_adapter(self, draw: torch.Generator, rank: int) -> LowRankAdapter:
+        return LowRankAdapter(self.unet, self._conditional, draw, rank)
+
+    def _conditional(self, z_t: Tensor, t: Tensor, cond: Condition) -> Float[Tensor, "B 4 h w"]:
+        told: _Tokens = cond.extra
+        inputs = torch.cat([z_t.to(self.dtype), told.latent], 1)
+        return self.unet(inputs, t, encoder_hidden_states=told.context).sample.float()
+
+    @cached_property
+    def _denoiser(self) -> Callable[..., Tensor]:
+        return self.accelerated(self._denoise, "UNet")
+
+    def _denoise(self, z_t: Tensor, t: Tensor, latent: Tensor, context: Tensor) -> Float[Tensor, "2B 4 h w"]:
         noisy = torch.cat([z_t, z_t]).to(self.dtype)
-        latent = torch.cat([tokens.latent, torch.zeros_like(tokens.latent)])
-        context = torch.cat([tokens.context, torch.zeros_like(tokens.context)])
-        both = self.unet(torch.cat([noisy, latent], 1), t.repeat(2), encoder_hidden_states=context).sample.float()
-        return Prediction(*both.chunk(2))
+        latent = torch.cat([latent, torch.zeros_like(latent)])
+        context = torch.cat([context, torch.zeros_like(context)])
+        return self.unet(torch.cat([noisy, latent], 1), t.repeat(2), encoder_hidden_states=context).sample.float()
 
 
 def load_projection(folder: Path) -> nn.Linear:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -17,26 +17,43 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dg.core.gaussians import activate
 from dg.io.files import atomic
 from dg.runtime.errors import RunError
+from dg.runtime.lanes import in_lane
 from dg.runtime.logging import console, log
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
-    """Set by the first Ctrl-C or SIGTERM; the second one interrupts at once."""
+    """Set by the first Ctrl-C or SIGTERM; the second one interrupts at once.
+
+    Signals reach the main thread alone: elsewhere (`dg.runtime.lanes`) this follows the one that listens there.
+    """
+
+    _listener: ClassVar[StopSignal | None] = None
 
     def __init__(self) -> None:
-        self.requested = False
+        self._requested, self._followed = False, None
+
+    @property
+    def requested(self) -> bool:
+        return self._requested or (self._followed is not None and self._followed.requested)
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        self._requested = value
 
     @contextmanager
     def listening(self) -> Iterator[StopSignal]:
         if threading.current_thread() is not threading.main_thread():
-            yield self  # signals reach the main thread alone
+            self._followed = StopSignal._listener
+            yield self
             return
         old = {s: signal.signal(s, self._receive) for s in SIGNALS}
+        outer, StopSignal._listener = StopSignal._listener, self
         try:
             yield self
         finally:
+            StopSignal._listener = outer
             for number, handler in old.items():
                 signal.signal(number, handler)
 
@@ -107,9 +124,9 @@ class GradientNorms(L.Callback):
         for group in optimizer.param_groups:
             gradients = [p.grad for p in group["params"] if p.grad is not None]
             if "name" in group and gradients:
-                norms[group["name"]] = torch.stack([torch.linalg.vector_norm(g) for g in gradients]).norm()
-        if norms:  # read from a GPU in one go
-            pl_module.grad_norms = dict(zip(norms, torch.stack(list(norms.values())).tolist(), strict=True))
+                each = [torch.linalg.vector_norm(g) for g in gradients]
+                norms[group["name"]] = each[0] if len(each) == 1 else torch.stack(each).norm()
+        pl_module.grad_norms = norms  # tensors still: `report` reads them together with the rest
 
 
 class Steps(L.Callback):
@@ -122,7 +139,7 @@ class Steps(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.begun, self.first = time.monotonic(), pl_module.step
-        if console.is_terminal:
+        if console.is_terminal and not in_lane():  # one bar at a time
             columns = (
                 TextColumn(self.stage),
                 BarColumn(),

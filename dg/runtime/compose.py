@@ -21,6 +21,13 @@ from omegaconf.errors import InterpolationKeyError, InterpolationToMissingValueE
 from dg.runtime.build import nearest
 from dg.runtime.errors import UserError
 
+# Hydra's plug-ins that bring options of its own groups.
+PLUGINS = {f"hydra/launcher={name}": "hydra-submitit-launcher" for name in ("submitit_local", "submitit_slurm")}
+PLUGINS |= {f"hydra/launcher={name}": "hydra-ray-launcher" for name in ("ray", "ray_aws")}
+PLUGINS |= {"hydra/launcher=joblib": "hydra-joblib-launcher", "hydra/launcher=rq": "hydra-rq-launcher"}
+PLUGINS |= {"hydra/sweeper=optuna": "hydra-optuna-sweeper", "hydra/sweeper=ax": "hydra-ax-sweeper"}
+PLUGINS |= {"hydra/sweeper=nevergrad": "hydra-nevergrad-sweeper"}
+
 
 def groups(config_dir: Path) -> set[str]:
     return {p.name for p in config_dir.iterdir() if p.is_dir() and p.name != "hydra"}
@@ -84,6 +91,9 @@ def _missing(error: MissingConfigException, config_dir: Path) -> str:
     group, _, option = wanted.rpartition("/")
     if not group:
         return _first_lines(error)
+    package = PLUGINS.get(f"{group}={option}")
+    if package is not None:
+        return f"{group}={option} needs the package {package}, which is not installed: pip install {package}"
     valid = error.options or [p.stem for p in (config_dir / group).glob("*.yaml")]
     return f"{group}={option}: there is no such option{nearest(option, valid)}"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
+from collections.abc import Callable
 
 import torch
 
@@ -29,6 +30,28 @@ def resolve(device: str) -> torch.device:
             f"device={device}: torch {torch.__version__} sees no such GPU here; use device=auto or device=cpu"
         )
     return found
+
+
+def take_gpu(worker: int) -> None:
+    """Several workers of one machine get its GPUs in turn: this process sees none but its own from now on.
+
+    Without effect where it sees one GPU at most (a scheduler has assigned it), or has already begun to use one.
+    """
+    if torch.cuda.is_initialized():
+        return
+    count = torch.cuda.device_count()  # asks the driver's library, which does not begin to use anything
+    if count > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else [str(i) for i in range(count)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[worker % count]
+
+
+def same_gpu(device: str) -> Callable[[], None] | None:
+    """What a new thread calls to work on the GPU of this one, since every thread has its own; None on a CPU."""
+    if resolve(device).type != "cuda":
+        return None
+    current = torch.cuda.current_device()
+    return lambda: torch.cuda.set_device(current)
 
 
 def set_threads(threads: int | None) -> int:
@@ -59,12 +82,17 @@ def rasterizer(device: str) -> Rasterizer:
 
 
 def mesh_rasterizer(device: str) -> MeshRasterizer:
-    """nvdiffrast on a GPU where it is installed, the CPU rasteriser elsewhere."""
+    """nvdiffrast on a GPU, or plain torch where that is not installed or does not work; the CPU kernel elsewhere."""
     found = resolve(device)
-    if found.type == "cuda" and importlib.util.find_spec("nvdiffrast") is not None:
-        from dg.meshraster.nvdiffrast import NvdiffrastMeshRasterizer
+    if found.type == "cpu":
+        from dg.meshraster.cpu import CpuMeshRasterizer
 
+        return CpuMeshRasterizer()
+    from dg.meshraster.nvdiffrast import NvdiffrastMeshRasterizer
+    from dg.meshraster.torch_rows import TorchMeshRasterizer
+
+    try:
         return NvdiffrastMeshRasterizer(found)
-    from dg.meshraster.cpu import CpuMeshRasterizer
-
-    return CpuMeshRasterizer()
+    except (ImportError, RuntimeError, OSError) as error:  # absent, or built for another torch
+        log.info("meshes are drawn by meshraster=torch: %s", str(error).splitlines()[0])
+    return TorchMeshRasterizer()

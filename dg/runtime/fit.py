@@ -10,6 +10,7 @@ import torch
 
 from dg.runtime.callbacks import Checkpoint, GradientNorms, Steps
 from dg.runtime.errors import Interrupted, RunError
+from dg.runtime.guidance import Guidance
 from dg.runtime.logging import jsonl_logger, log, truncate_series
 from dg.runtime.media import Renders
 from dg.runtime.run import Run
@@ -43,7 +44,7 @@ def fit(run: Run, module: Any, stage: str, iters: int, checkpoint: Path) -> None
         accelerator="gpu" if run.device.type == "cuda" else "cpu",
         devices=[run.device.index or 0] if run.device.type == "cuda" else 1,
         logger=[jsonl_logger(series, stage), *run.loggers],
-        callbacks=[*callbacks, *Renders.wanted(run, stage, iters)],
+        callbacks=[*callbacks, *Renders.wanted(run, stage, iters), *Guidance.wanted(run, stage, iters)],
         default_root_dir=run.folder,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -21,7 +21,7 @@ from dg.runtime.manifest import NAME, Manifest
 # Keys that do not change what is computed, only where, how far or how loudly.
 NEUTRAL = (
     *("paths", "logger", "trainer", "preview", "clip", "outdir", "name", "stages", "device", "threads"),
-    *("resume", "overwrite", "checkpoint_every", "strict", "objective"),
+    *("resume", "overwrite", "checkpoint_every", "strict", "objective", "truth"),
 )
 SOURCES = ("input", "gaussians", "mesh_file")  # files: their content counts, not their place
 # What a run makes, and all that `overwrite` and `resume=false` remove.

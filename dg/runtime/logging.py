@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import warnings
 from argparse import Namespace
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ from typing import Any
 from rich.console import Console
 
 from dg.io.files import append_line, write_text
+from dg.runtime.lanes import in_lane
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 log = logging.getLogger("dg")
 
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _QUIET = (
     "lightning",
     "lightning.pytorch",
@@ -78,16 +81,21 @@ class LogFile(logging.FileHandler):
 def logging_to(folder: Path, quiet: bool = False) -> Iterator[Collector]:
     """While it lasts, `dg`'s messages go to the console and, with everybody else's warnings, to folder/log.txt.
 
-    May be nested: an evaluation logs around its runs.
+    May be nested: an evaluation logs around its runs. Runs that take turns (`dg.runtime.lanes`) log beside each other,
+    and what they say but for warnings reaches nobody else.
 
     Args:
         quiet: only warnings reach the console.
     """
+    if in_lane():
+        with _beside(folder) as collector:
+            yield collector
+        return
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING if name.startswith("lightning") else logging.ERROR)
     collector = Collector()
     file = LogFile(folder / "log.txt", encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    file.setFormatter(logging.Formatter(_FORMAT))
     screen = Screen(logging.WARNING if quiet else logging.INFO)
     root = logging.getLogger()
     before, level = root.handlers, root.level  # Hydra's handlers would say everything twice
@@ -109,12 +117,54 @@ def logging_to(folder: Path, quiet: bool = False) -> Iterator[Collector]:
             file.close()
 
 
+_inside = threading.local()
+
+
+class _Own(logging.Filter):
+    """Lets through what the thread that made it says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread = threading.get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.thread == self.thread
+
+
+def _of_others(record: logging.LogRecord) -> bool:
+    """What the console and the log around runs beside each other let through: of these, warnings alone."""
+    return not getattr(_inside, "run", False) or record.levelno >= logging.WARNING
+
+
+@contextmanager
+def _beside(folder: Path) -> Iterator[Collector]:
+    collector, file = Collector(), LogFile(folder / "log.txt", encoding="utf-8")
+    file.setFormatter(logging.Formatter(_FORMAT))
+    for handler in (collector, file):
+        handler.addFilter(_Own())
+    for handler in log.handlers:
+        if not any(isinstance(f, _Own) for f in handler.filters):
+            handler.addFilter(_of_others)  # adding it twice does nothing
+    log.addHandler(collector)
+    log.addHandler(file)
+    logging.getLogger().addHandler(file)
+    _inside.run = True
+    try:
+        yield collector
+    finally:
+        _inside.run = False
+        logging.getLogger().removeHandler(file)
+        log.removeHandler(file)
+        log.removeHandler(collector)
+        file.close()
+
+
 def to_file(level: int, text: str) -> None:
     """A message for log.txt alone; the console gets its own version of it."""
     record = log.makeRecord(log.name, level, __file__, 0, text, (), None)
     for handler in log.handlers:
         if isinstance(handler, logging.FileHandler):
-            handler.emit(record)
+            handler.handle(record)
 
 
 def truncate_series(path: Path, stage: str, last_step: int) -> None:

@@ -88,7 +88,11 @@ def versions() -> dict[str, str]:
 def prior_facts(config: Mapping[str, Any], prior: Any) -> dict[str, Any]:
     """What a run depends on that no config hash covers: licence, gating and size of the prior's checkpoint, and the
     revision that was found; of a prior with parts, the same of each."""
-    facts = {"prior": type(prior).__name__, **(config.get("about") or {}), **getattr(prior, "source", {})}
+    facts = {
+        "prior": type(getattr(prior, "behind", prior)).__name__,
+        **(config.get("about") or {}),
+        **getattr(prior, "source", {}),
+    }
     parts = {name: prior_facts(config["parts"][name], m.prior) for name, m in getattr(prior, "parts", {}).items()}
     return facts | ({"parts": parts} if parts else {})
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 import dg
 from dg.runtime import pictures
-from dg.runtime.build import check, check_value, nearest
+from dg.runtime.build import MISSING, check, check_value, locate, nearest
 from dg.runtime.errors import UserError
 
 STAGES = ("gaussians", "mesh", "texture")
@@ -24,6 +26,23 @@ REPOSITORY = Path(dg.__file__).resolve().parents[1]
 OmegaConf.register_new_resolver("repo", lambda path: str(REPOSITORY / path), replace=True)
 # `${times:0.01,${prior.profile.lr_scale}}`: a number of the release, scaled by a prior's profile.
 OmegaConf.register_new_resolver("times", lambda a, b: float(a) * float(b), replace=True)
+
+
+def object_of(picture: Any) -> str:
+    """`object:NAME` for the picture examples/NAME.png, a front view of an object of ours; MISSING for any other."""
+    path = Path(picture).resolve() if isinstance(picture, str) else Path()
+    ours = path.parent == REPOSITORY / "examples" and path.suffix == ".png"
+    return f"object:{path.stem}" if ours else MISSING
+
+
+def multirun_name() -> str | None:
+    """Of the multirun that is running: its folder's."""
+    running = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    return Path(HydraConfig.get().sweep.dir).name if running else None
+
+
+OmegaConf.register_new_resolver("object_of", object_of, replace=True)
+OmegaConf.register_new_resolver("multirun_name", multirun_name, replace=True)
 
 
 @dataclass(frozen=True)
@@ -37,6 +56,7 @@ class Root:
     elevation: float | Literal["auto"]
     azimuth: float
     recenter: bool
+    truth: str | None
     name: Any  # a name may look like a number
     outdir: str
     stages: Any
@@ -124,6 +144,9 @@ def _check_root(config: Mapping[str, Any]) -> None:
         for path in files if key != "input" or "gaussians" in stages(config) else []:
             if not Path(path).is_file():
                 raise UserError(f"{key}={path}: there is no such file{_similar_file(Path(path))}")
+    truth = config["truth"]
+    if truth not in (None, "auto") and not truth.startswith("object:") and not Path(truth).is_file():
+        raise UserError(f"truth={truth}: there is no such file{_similar_file(Path(truth))}")
     if "gaussians" in stages(config) and config["gaussians"] is None:
         _check_source(config)
 
@@ -134,9 +157,13 @@ def _check_source(config: Mapping[str, Any]) -> None:
         raise UserError("task=text needs a prompt: prompt='a ripe strawberry'")
     if kind == "image" and config["input"] is None:
         raise UserError("task=image needs a picture: input=photo.png (or task=text prompt='...')")
-    both = "parts" in config["prior"]  # several priors, of which one reads the picture and another the prompt
-    if kind == "image" and config["prompt"] and config["input"] == default and not both:
+    if kind == "image" and config["prompt"] and config["input"] == default and not _reads_both(config["prior"]):
         raise UserError("a prompt without a picture: add task=text to work from the prompt alone, or input=photo.png")
+
+
+def _reads_both(prior: Mapping[str, Any]) -> bool:
+    """Whether a prompt beside the default picture makes sense: to several priors, or to one that reads both."""
+    return "parts" in prior or getattr(locate(prior["_target_"], "prior"), "prompt_beside_picture", False)
 
 
 def _similar_file(path: Path) -> str:
@@ -188,7 +215,7 @@ def default_name(config: Mapping[str, Any]) -> str:
 # Overrides that say nothing about what a job of a sweep computes, or that its base name tells already.
 _UNNAMED = (
     *("input", "prompt", "name", "outdir", "stages", "device", "threads", "resume", "overwrite", "strict"),
-    *("checkpoint_every", "objective", "logger", "trainer", "paths", "preview", "clip", "sweep", "debug"),
+    *("checkpoint_every", "objective", "truth", "logger", "trainer", "paths", "preview", "clip", "sweep", "debug"),
     *("hydra", "worker", "workers"),
 )
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 import traceback
 from pathlib import Path
 from typing import Any
 
 from dg.io.files import write_json
-from dg.runtime import device, folder, manifest, options
+from dg.runtime import device, folder, manifest, options, truth
 from dg.runtime.agreement import agreement, without_agreement
 from dg.runtime.build import nearest
 from dg.runtime.callbacks import StopSignal
 from dg.runtime.errors import Interrupted, RunError, UserError
+from dg.runtime.lanes import spent
 from dg.runtime.launch import Job
 from dg.runtime.logging import log, logging_to, to_file
 from dg.runtime.media import close_loggers
@@ -48,7 +48,7 @@ def run(job: Job, shelf: PriorShelf | None = None, quiet: bool = False) -> float
         record.versions, record.sessions = manifest.versions(), record.sessions + 1
         record.started, record.finished = record.started or manifest.now(), None
         record.save(path)
-        start = time.monotonic()
+        start = spent()
         before = record.seconds
         current = Run(config, path, record, stop, read_metrics(path), shelf or PriorShelf())
         log.info("%s", path)
@@ -63,7 +63,7 @@ def run(job: Job, shelf: PriorShelf | None = None, quiet: bool = False) -> float
             raise known from error
         finally:
             close_loggers(current, final_mesh(current))
-            record.seconds = round(before + time.monotonic() - start, 3)
+            record.seconds = round(before + spent() - start, 3)
             record.finished = manifest.now()
             record.warnings = [*record.warnings, *(w for w in collector.messages if w not in record.warnings)]
             _save(current)
@@ -82,6 +82,9 @@ def _save(run: Run) -> None:
 
 def _stages(run: Run) -> None:
     ran = False
+    for stage, group in (("gaussians", "loss"), ("texture", "refine")):
+        if stage in options.stages(run.config):
+            run.part(group)  # says what is missing (a network's weights) before anything is computed
     try:
         for stage in options.stages(run.config):
             ran |= RUNNERS[stage](run)
@@ -90,7 +93,7 @@ def _stages(run: Run) -> None:
     except RunError:
         _preview(run)  # what there is shows why it failed
         raise
-    if ran or not (run.folder / "metrics.json").exists() or unmeasured(run):
+    if ran or not (run.folder / "metrics.json").exists() or unmeasured(run) or truth.unmeasured(run):
         _preview(run, changed=ran)
 
 
@@ -110,6 +113,7 @@ def _preview(run: Run, changed: bool = True) -> None:
     )
     run.results |= write_all(run.folder, subject, run.part("preview"), _title(run))
     run.results = without_similarity(run.results) | similarity(run, subject)
+    run.results = truth.without_truth(run.results) | truth.measured(run, mesh)
     if changed:
         run.results = without_agreement(run.results) | agreement(run, subject)
     if subject.gaussians is not None:

@@ -35,6 +35,7 @@ class PreviewOptions:
     azimuths: how many views go into views/; 0 leaves them and the overview out.
     turntable_frames: of one turn; 0 leaves the video out.
     log_every: steps between the renders that W&B and TensorBoard get while a stage runs; 0: none.
+    guidance_every: steps between the pictures of what the prior says (`dg.runtime.guidance`); 0: none.
     """
 
     size: int = 256
@@ -42,9 +43,10 @@ class PreviewOptions:
     turntable_frames: int = 36
     turntable_fps: int = 12
     log_every: int = 100
+    guidance_every: int = 0
 
     def __post_init__(self) -> None:
-        counts = (self.azimuths, self.turntable_frames, self.log_every)
+        counts = (self.azimuths, self.turntable_frames, self.log_every, self.guidance_every)
         if self.size < 16 or min(counts) < 0 or self.turntable_fps < 1:
             raise ValueError("size must be at least 16, turntable_fps at least 1, and no count negative")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,9 +16,11 @@ from dg.runtime import pictures
 from dg.runtime.build import build, inert
 from dg.runtime.callbacks import StopSignal
 from dg.runtime.errors import UserError
+from dg.runtime.lanes import spent
 from dg.runtime.logging import log
 from dg.runtime.manifest import Manifest, StageRecord, peak_memory_mb, prior_facts
 from dg.runtime.shelf import PriorShelf
+from dg.stages.elevation import Found
 
 
 @dataclass
@@ -122,10 +123,12 @@ class Run:
     def _searched(self, picture: pictures.Picture) -> dict[str, Any]:
         from dg.stages.elevation import denoising_error, search
 
+        if getattr(self.prior, "relative_views", False):
+            return self._searched_by_hulls(picture)
         if not getattr(self.prior, "knows_object", False):
             raise UserError(
-                f"elevation=auto cannot work with {type(self.prior).__name__}: it knows views relative to the picture, "
-                "not the object, so every elevation fits; give elevation=DEGREES (-20 looks down a little)"
+                f"elevation=auto cannot work with {type(self.prior).__name__}: its views fit whatever elevation they "
+                "are asked for; give elevation=DEGREES (-20 looks down a little)"
             )
 
         def error(degrees: float) -> float:
@@ -133,9 +136,21 @@ class Run:
             at = replace(seen, rgba=seen.rgba.to(self.device), cameras=seen.cameras.to(self.device))
             return denoising_error(self.prior, at, self.config["prompt"])
 
-        found = search(error)
-        curve = {f"{degrees:g}": value for degrees, value in found.curve.items()}
-        return {"elevation_deg": round(found.elevation_deg, 2), "curve": curve}
+        return _recorded(search(error))
+
+    def _searched_by_hulls(self, picture: pictures.Picture) -> dict[str, Any]:
+        from dg.stages.elevation import search
+        from dg.stages.elevation_hull import error_of_hulls, told
+
+        seen = self._picture(replace(picture, elevation_deg=0.0))
+        at = replace(seen, rgba=seen.rgba.to(self.device), cameras=seen.cameras.to(self.device))
+        found = search(error_of_hulls(self.prior, at, self.config["seed"]))
+        if not told(found.curve):
+            raise UserError(
+                "elevation=auto finds nothing: the views that the prior makes of the picture fit all elevations alike "
+                f"(errors {min(found.curve.values()):.3f} to {max(found.curve.values()):.3f}); give elevation=DEGREES"
+            )
+        return _recorded(found)
 
     def source(self, key: str, default: str, stage: str) -> Path:
         """The file a stage starts from: what the user gave, else what the stage before left in the folder."""
@@ -171,7 +186,7 @@ class Run:
         record = StageRecord(inputs=checksums, seconds=old.seconds if unfinished and old is not None else 0.0)
         self.manifest.stages[stage] = record
         self.manifest.save(self.folder)
-        before, start = record.seconds, time.monotonic()
+        before, start = record.seconds, spent()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         record.status = "failed"
@@ -180,10 +195,16 @@ class Run:
             record.status = "done"
             record.outputs = {str(path.relative_to(self.folder)): sha256(path) for path in made}
         finally:
-            record.seconds = round(before + time.monotonic() - start, 3)
+            record.seconds = round(before + spent() - start, 3)
             record.peak_memory_mb = peak_memory_mb()
             if self.device.type == "cuda":
                 record.peak_gpu_memory_mb = round(torch.cuda.max_memory_allocated(self.device) / 2**20, 1)
             self.manifest.save(self.folder)
         log.info("%s: %.1f s", stage, record.seconds)
         return True
+
+
+def _recorded(found: Found) -> dict[str, Any]:
+    """What the manifest keeps of a search for the elevation."""
+    curve = {f"{degrees:g}": value for degrees, value in found.curve.items()}
+    return {"elevation_deg": round(found.elevation_deg, 2), "curve": curve}

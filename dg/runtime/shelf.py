@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from dg.runtime.lanes import at_once
+
 
 class PriorShelf:
     """Keeps the prior that was built last. Asking for another drops it first: memory holds one at a time."""
@@ -22,3 +24,17 @@ class PriorShelf:
             self._prior = build()
             self._key = key
         return self._prior
+
+
+class SharedShelf(PriorShelf):
+    """What one of several runs that take turns (`dg.runtime.lanes`) sees of a shelf: priors that answer all at once."""
+
+    def __init__(self, shelf: PriorShelf) -> None:
+        super().__init__()
+        self._shelf = shelf
+
+    def get(self, config: Any, device: str, build: Callable[[], Any]) -> Any:
+        from dg.priors.shared import SharedPrior, can_be_shared
+
+        prior = self._shelf.get(config, device, build)
+        return SharedPrior(prior, at_once, pad=device.startswith("cuda")) if can_be_shared(prior) else prior

@@ -24,7 +24,10 @@ def read(reader: Callable[[Path], Any], path: str | Path, key: str) -> Any:
 
 def gaussians(run: Run) -> bool:
     """Picture or prompt -> gaussians.ply."""
-    start = [Path(run.config["gaussians"])] if run.config["gaussians"] is not None else []
+    given = run.config["gaussians"] or run.config["init"].get("file")
+    if given is not None and not Path(given).is_file():
+        raise UserError(f"init.file={given}: there is no such file; check the path")
+    start = [] if given is None else [Path(given)]
     return run.do("gaussians", start, lambda: _optimise(run))
 
 
@@ -37,7 +40,10 @@ def _optimise(run: Run) -> list[Path]:
     fit(run, stage, "gaussians", run.config["iters"], run.folder / CHECKPOINT)
     path = run.folder / "gaussians.ply"
     result = RawGaussians(**{name: value.cpu() for name, value in stage.raw().as_dict().items()})
-    write_ply(result, path)  # before meshing, so that a failure there loses nothing
+    try:
+        write_ply(result, path)  # before meshing, so that a failure there loses nothing
+    except ValueError as error:  # none is left
+        raise RunError(f"stage gaussians: {error}") from error
     return [path]
 
 
@@ -46,15 +52,10 @@ def _stage(run: Run) -> Any:
     from dg.stages.gaussians import GaussianStage
 
     config = run.config
-    given = config["gaussians"]
-    raw = (
-        read(read_ply, given, "gaussians")
-        if given is not None
-        else run.part("init")(generator(config["seed"], "init"), run.reference)
-    )
-    reference = run.reference
+    given, reference = config["gaussians"], run.reference
     if config["task"]["kind"] == "image" and reference is None:
         raise UserError("stage gaussians needs a picture: input=photo.png")
+    raw = read(read_ply, given, "gaussians") if given is not None else _initial(run)
     names = ("background", "densify", "anneal", "distill", "loss", "optim", "resolution")
     return GaussianStage(
         reference=reference,
@@ -67,6 +68,13 @@ def _stage(run: Run) -> Any:
         seed=config["seed"],
         **{name: run.part(name) for name in names},
     )
+
+
+def _initial(run: Run) -> Any:
+    try:
+        return run.part("init")(generator(run.config["seed"], "init"), run.reference)
+    except (OSError, ValueError) as error:  # a file that cannot be used, a picture that shows nothing
+        raise UserError(f"init: {error}") from error
 
 
 def mesh(run: Run) -> bool:

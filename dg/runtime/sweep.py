@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 from dg.io.files import append_line
 
@@ -27,6 +27,8 @@ class JobRecord:
     exit_code: int
     error: str | None
     seconds: float
+    kept: bool = False  # an earlier start of the sweep had finished it
+    objective: str | None = None  # the entry of metrics.json that a sweeper gets
 
 
 def in_multirun() -> bool:
@@ -35,6 +37,20 @@ def in_multirun() -> bool:
 
 def write(record: JobRecord) -> None:
     append_line(Path(HydraConfig.get().sweep.dir) / FILE, json.dumps(asdict(record)))
+
+
+def read(path: Path, start: int = 0) -> list[JobRecord]:
+    """The records from the byte `start` on. A line that a crash has cut off is left out."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return [JobRecord(**json.loads(line)) for line in file if line.endswith(b"}\n")]
+
+
+def params(config: DictConfig) -> list[str]:
+    """What conf/sweep/NAME.yaml varies, as overrides, without what the command line gives: that wins."""
+    given = {o.lstrip("+~").split("=")[0] for o in OmegaConf.to_container(config.hydra.overrides.task)}
+    found = OmegaConf.select(config, "hydra.sweeper.params") or {}
+    return [f"{key}={value}" for key, value in found.items() if key not in given]
 
 
 class Watch(Callback):
@@ -50,11 +66,14 @@ class Watch(Callback):
         self.path = Path(config.hydra.sweep.dir) / FILE
         self.start = self.path.stat().st_size if self.path.exists() else 0
         Watch.current = self
+        kept = {override.split("=")[0] for override in params(config)}
+        found = OmegaConf.select(config, "hydra.sweeper.params") or {}
+        with flag_override(config, ["readonly", "struct"], False):  # Hydra would run the others' product with them
+            for key in [key for key in found if key not in kept]:
+                del found[key]
 
     def records(self) -> list[JobRecord]:
         """What this sweep's jobs left, in the order in which they ended."""
         if self.path is None or not self.path.exists():
             return []
-        with self.path.open("rb") as file:
-            file.seek(self.start)
-            return [JobRecord(**json.loads(line)) for line in file]
+        return read(self.path, self.start)

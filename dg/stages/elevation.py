@@ -2,9 +2,11 @@
 
 At each candidate the picture is drowned in noise and the prior takes it out again, told that this is the view. The
 error is least where the prior's object looks like the picture. So it needs a prior that knows the object by itself
-(`knows_object`, as `oracle` does). View-conditioned priors do not: they know views relative to the picture, and copy it
-whatever elevation they are told. Measured on five objects at -30, -10 and 10 degrees, `zero123_mini` answers -10 to 10
-with no relation to the truth.
+(`knows_object`, as `oracle` does). A prior that is told views relative to the picture alone is asked in another way
+(`dg.stages.elevation_hull`). One that is told the picture's own elevation too fits its views to that, and neither way
+works. Measured with `zero123_mini`: by denoising, five objects at -30, -10 and 10 degrees, it answers -10 to 10 with no
+relation to the truth; by the hull of its views, for the robot at -40, -20 and 0 degrees, it answers 20, -20 and 20,
+from errors of 0.001 to 0.02 (a prior of exact views has 0.06 to 0.12 at the far candidates).
 """
 
 from __future__ import annotations

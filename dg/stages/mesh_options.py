@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from dg.core.backproject import BakeOptions
 from dg.core.camera import FOVY_DEG
+from dg.stages.mesh_tsdf import TsdfOptions
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class MeshOptions:
         prefer_front: another one on the first view, where the input picture was.
         bake: how colours get into the texture.
         bake_reference: the input picture is baked first where it agrees with the mesh, if `extract` is given one.
+        tsdf: fuses depth pictures instead of sampling the density; level, culling and carve_* then have no effect.
     """
 
     resolution: int = 128
@@ -59,6 +61,7 @@ class MeshOptions:
     prefer_front: float = 4.0
     bake: BakeOptions = field(default_factory=BakeOptions)
     bake_reference: bool = False
+    tsdf: TsdfOptions | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.level, str) and self.level != "auto":
@@ -71,7 +74,7 @@ class MeshOptions:
 
 @dataclass(frozen=True)
 class MeshReport:
-    level: float  # of the density, as it was used
+    level: float  # of the density, as it was used; of the fused distance with `tsdf`
     level_iou: float  # soft IoU of that level's silhouettes with the splats' alpha
     silhouette_iou: float  # of the finished mesh's silhouettes with the splats' alpha >= 0.5, over the baked views
     vertices: int

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from dg.core.camera import spherical
 from dg.core.picture import over
 from dg.core.rng import generator
+from dg.core.transfer import upload_cameras
 from dg.meshraster.protocol import MeshRasterizer
-from dg.meshraster.render import MeshRender, render_mesh
+from dg.meshraster.render import render_colours, render_mesh
 from dg.priors.protocol import Prior
+from dg.stages.readings import Guard, Readings
 from dg.stages.report import report
 from dg.stages.views import OrbitSampler
 from dg.types import Cameras, Mesh, Reference
@@ -95,6 +97,8 @@ class TextureStage(L.LightningModule):
         self.mesh_raster, self.camera, self.options = mesh_raster, camera, options
         self.iters, self.seed, self.step = iters, seed, 0
         self.logged: dict[str, float] = {}
+        self._watch(Readings(self.device))
+        self._reference: tuple[Cameras, Tensor] | None = None
         self.reference_elevation_deg = elevation_deg
         if reference is not None:
             self.reference_elevation_deg = float(spherical(reference.cameras)[0][0])
@@ -105,7 +109,18 @@ class TextureStage(L.LightningModule):
         return replace(self._mesh, texture=self.logits.detach().sigmoid())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam([{"name": "texture", "params": [self.logits], "lr": self.options.lr}])
+        group = {"name": "texture", "params": [self.logits], "lr": self.options.lr}
+        return torch.optim.Adam([group], fused=self.logits.device.type == "cuda")
+
+    def on_fit_start(self) -> None:
+        if self.readings.device != self.device:
+            self._watch(Readings(self.device))
+
+    def _watch(self, readings: Readings) -> None:
+        self.readings, self.guard = readings, Guard(readings, _not_finite)
+
+    def on_train_end(self) -> None:
+        self.readings.settle()
 
     def training_step(self, batch: Any, batch_index: int) -> None:
         self.step = int(batch)
@@ -115,60 +130,58 @@ class TextureStage(L.LightningModule):
         known = self._known_view_loss()
         novel, logs = self._novel_view_loss(frac)
         total = known + novel
-        if not torch.isfinite(total):
-            raise FloatingPointError(
-                f"stage texture, step {self.step}: the loss is not finite; the state before the step is kept. "
-                "Lower refine.lr or the loss weights (refine.*)"
-            )
         self.manual_backward(total)
-        if self.logits.grad is not None and not torch.isfinite(self.logits.grad).all():
-            raise FloatingPointError(
-                f"stage texture, step {self.step}: the gradient of the texture's logits is not finite; "
-                "the state before the step is kept. Lower refine.lr or the loss weights (refine.*)"
-            )
+        self.guard.look(self.step, total, {"the texture's logits": self.logits}, optimizer.optimizer)
         optimizer.step()
         logs |= {"loss/known": known.detach(), "loss/novel": novel.detach(), "loss/total": total.detach()}
         logs |= {"weight/known": self.options.reference_weight, "resolution": self.options.size}
         self.logged = report(self, self.step, logs, "refine")
 
-    def _render(self, cameras: Cameras, background: Tensor, ssaa: float) -> tuple[Tensor, MeshRender]:
-        """Colours at the cameras' size, drawn at `ssaa` times of it; and the render itself."""
+    def _render(self, cameras: Cameras, background: Tensor, ssaa: float, *, facing: bool) -> tuple[Tensor, Any]:
+        """Colours at the cameras' size, drawn at `ssaa` times of it; and, if `facing`, where the surface faces them."""
         large = cameras.resized(ceil8(cameras.height * ssaa), ceil8(cameras.width * ssaa))
-        if self.options.legacy_logit_mip:
-            drawn = render_mesh(self._mesh, large, self.mesh_raster, torch.zeros_like(background), texture=self.logits)
-            rgb = drawn.alpha * drawn.rgb.sigmoid() + (1 - drawn.alpha) * background[:, None, None]
+        legacy = self.options.legacy_logit_mip
+        behind, texture = (torch.zeros_like(background), self.logits) if legacy else (background, self.logits.sigmoid())
+        if facing:
+            drawn = render_mesh(self._mesh, large, self.mesh_raster, behind, texture=texture)
+            rgb, alpha = drawn.rgb, drawn.alpha
+            faces_us = (alpha > 0) & (drawn.viewcos > self.options.min_viewcos)
         else:
-            drawn = render_mesh(self._mesh, large, self.mesh_raster, background, texture=self.logits.sigmoid())
-            rgb = drawn.rgb
-        return rescale(rgb, cameras.height, cameras.width).clamp(0, 1), drawn
+            rgb, alpha = render_colours(self._mesh, large, self.mesh_raster, behind, texture=texture)
+            faces_us = None
+        if legacy:
+            rgb = alpha * rgb.sigmoid() + (1 - alpha) * background[:, None, None]
+        return rescale(rgb, cameras.height, cameras.width).clamp(0, 1), faces_us
 
     def _known_view_loss(self) -> Tensor:
         if self.reference is None or not self.options.reference_weight:
             return torch.zeros((), device=self.device)
         size = self.options.reference_size
         ssaa = draw_ssaa(generator(self.seed, "refine/known-ssaa", self.step), self.options.max_ssaa)
-        cameras = self.reference.cameras.resized(size, size).to(self.device)
-        rgb, drawn = self._render(cameras, torch.ones(len(cameras), 3, device=self.device), ssaa)
-        faces_us = (drawn.alpha > 0) & (drawn.viewcos > self.options.min_viewcos)
+        cameras, target = self._known(size)
+        rgb, faces_us = self._render(cameras, torch.ones(len(cameras), 3, device=self.device), ssaa, facing=True)
         valid = rescale(faces_us.float(), size, size) > 0.99
-        target = self._target(size)
         valid = valid & (target[..., 3:] > 0.99)  # where the picture itself is background, it says nothing
         return self.options.reference_weight * ((rgb - target[..., :3]) * valid).square().mean()
 
-    def _target(self, size: int) -> Float[Tensor, "R h w 4"]:
-        """The reference on white, and its alpha."""
-        rgba = self.reference.rgba.to(self.device)
-        on_white = torch.cat([over(rgba), rgba[..., 3:]], -1)
-        small = F.interpolate(on_white.permute(0, 3, 1, 2), (size, size), mode="bilinear", antialias=True)
-        return small.permute(0, 2, 3, 1)
+    def _known(self, size: int) -> tuple[Cameras, Float[Tensor, "R h w 4"]]:
+        """The reference's cameras, and the picture on white with its alpha; made once."""
+        if self._reference is None:
+            rgba = self.reference.rgba.to(self.device)
+            on_white = torch.cat([over(rgba), rgba[..., 3:]], -1)
+            small = F.interpolate(on_white.permute(0, 3, 1, 2), (size, size), mode="bilinear", antialias=True)
+            cameras = self.reference.cameras.resized(size, size).to(self.device)
+            self._reference = cameras, small.permute(0, 2, 3, 1)
+        return self._reference
 
     def _novel_view_loss(self, frac: float) -> tuple[Tensor, dict[str, float]]:
         draw = generator(self.seed, "refine/views", self.step)
         size, per_sample = self.options.size, self.prior.views_per_sample
-        cameras = self.camera.sample(draw, self.reference_elevation_deg, size, per_sample).to(self.device)
+        cameras = self.camera.sample(draw, self.reference_elevation_deg, size, per_sample)
+        cameras = upload_cameras(cameras, self.device)
         background = torch.ones(len(cameras), 3, device=self.device)
         ssaa = draw_ssaa(draw, self.options.max_ssaa)
-        rgb, _ = self._render(cameras, background, ssaa)
+        rgb, _ = self._render(cameras, background, ssaa, facing=False)
         condition = self.prior.condition(self.reference, self.prompt, cameras, background)
         noise = generator(self.seed, "refine/noise", self.step)
         loss, logs = self.options.loss(rgb.permute(0, 3, 1, 2), self.prior, condition, noise, frac)
@@ -176,7 +189,16 @@ class TextureStage(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lightning keeps the logits and Adam; the draws need nothing but the step."""
+        self.readings.settle()
         checkpoint["texture_stage"] = {"step": self.step}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.step = checkpoint["texture_stage"]["step"]
+
+
+def _not_finite(step: int, bad: list[str]) -> str:
+    named = f"the gradient of {', '.join(bad)}" if bad else "the loss"
+    return (
+        f"stage texture, step {step}: {named} is not finite; the state before the step is kept. "
+        "Lower refine.lr or the loss weights (refine.*)"
+    )

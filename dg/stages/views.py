@@ -9,7 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dg.core.camera import FOVY_DEG, orbit, vertical_range
-from dg.types import Cameras
+from dg.types import Cameras, Render
+
+
+@dataclass(frozen=True)
+class NovelView:
+    """What one step shows the prior."""
+
+    render: Render
+    cameras: Cameras  # V views
+    background: Float[Tensor, "V 3"]
 
 
 @dataclass(frozen=True)

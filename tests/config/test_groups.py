@@ -47,6 +47,7 @@ def mandatory(group: str, option: str, picture: Path) -> list[str]:
     """Values for the keys that an option leaves to the user."""
     given = {("prior", "oracle"): ["prior.mesh=" + str(picture)], ("task", "text"): ["prompt=a cat"]}
     given[("prior", "oracle_blur")] = given[("prior", "oracle")]
+    given |= {("init", name): ["init.file=points.ply"] for name in ("pointcloud", "shape_e")}
     return given.get((group, option), [])
 
 

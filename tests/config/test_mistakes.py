@@ -75,6 +75,8 @@ def test_a_missing_picture_and_its_neighbour(picture: Path) -> None:
 def test_a_prompt_needs_its_task(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="add task=text"):
         prepare("prompt=a cat", f"paths.example={_touched(tmp_path / 'example.png')}")
+    for reads_both in ("imagedream", "magic123"):
+        assert prepare(f"prior={reads_both}", "prompt=a cat", f"paths.example={tmp_path / 'example.png'}")["prompt"]
     with pytest.raises(UserError, match=r"task=text needs a prompt"):
         prepare("task=text", "prior=point")
 

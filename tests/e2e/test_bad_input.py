@@ -191,7 +191,8 @@ def test_a_nan_in_the_texture_keeps_its_last_state(
     wanted += ["iters_refine=6", "checkpoint_every=2", "refine.size=64", "refine.loss.num_steps=10"]
     wanted += ["refine.loss.t_start_ratio=0.2", "refine.loss.t_end_ratio=0.1"]
     assert exit_code_of(tmp_path, wanted) == 2
-    complaint(capsys, "failed: stage texture, step 5: the loss is not finite", "last sound state is in", "texture.ckpt")
+    named = "failed: stage texture, step 5: the gradient of the texture's logits is not finite"
+    complaint(capsys, named, "last sound state is in", "texture.ckpt")
     state = torch.load(tmp_path / "run" / "checkpoints" / "texture.ckpt", weights_only=False)
     assert state["texture_stage"]["step"] == 4 and torch.isfinite(state["state_dict"]["logits"]).all()
     assert not (tmp_path / "run" / "mesh.glb").exists()
@@ -208,3 +209,10 @@ def test_the_folder_of_another_config(tmp_path: Path, capsys: pytest.CaptureFixt
     assert exit_code_of(tmp_path, [*ONE_STEP, f"input={tmp_path / 'a.png'}", "seed=3"]) == 2
     complaint(capsys, "another config (it differs in prior.seed, seed)", "overwrite=true")
     assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+
+
+def test_a_model_that_the_last_prune_empties(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert exit_code_of(tmp_path, [*ONE_STEP, "densify.min_opacity=0.9999"]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said and "no Gaussian is left" in said and "densify.min_opacity" in said
+    assert not (tmp_path / "run" / "gaussians.ply").exists()

@@ -96,6 +96,22 @@ def test_zero123_at_full_size(known, tmp_path):
     assert load_mesh(made / "mesh.glb").texture.isfinite().all()
 
 
+def test_stage_2_without_nvdiffrast(known, tmp_path):
+    """The fallback of plain torch makes the texture that nvdiffrast makes, or as good a one."""
+    common = (
+        *BARE,
+        "prior=oracle",
+        f"prior.mesh={known[0]}",
+        f"input={known[1]}",
+        "stages=[texture]",
+        "iters_refine=8",
+    )
+    common = (*common, f"mesh_file={known[0]}", "refine.size=128")
+    made = {name: run(tmp_path / name, *common, f"meshraster={name}") for name in ("torch", "nvdiffrast")}
+    scores = {name: score(folder / "mesh.glb", known[0]) for name, folder in made.items()}
+    assert scores["torch"] > 24 and abs(scores["torch"] - scores["nvdiffrast"]) < 1, scores
+
+
 def test_a_stopped_run_goes_on(known, tmp_path):
     """Checkpoints written on the GPU resume there, with the optimiser's state, to the result of the unbroken run."""
     from dg.runtime.callbacks import Steps

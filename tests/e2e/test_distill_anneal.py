@@ -8,6 +8,7 @@ import pytest
 
 from dg.io.mesh import save_mesh
 from dg.io.ply import read_ply
+from tests import tiny_checkpoints
 from tests.runs import BARE, exit_code_of, run, series
 from tests.shapes import ball
 
@@ -34,6 +35,41 @@ def test_ten_steps_on_oracle_blur(distill: str, anneal: str, tmp_path: Path) -> 
 def test_what_needs_the_unconditional_prediction_gets_it(distill: str, anneal: str, tmp_path: Path) -> None:
     folder = run(tmp_path, [*STAGE, *MINI, f"distill={distill}", f"anneal={anneal}", "name=run"])
     assert len(read_ply(folder / "gaussians.ply")) > 0
+
+
+@pytest.mark.parametrize("distill", ["csd", "nfsd", "ism"])
+def test_with_an_oracle_that_has_one_too(distill: str, tmp_path: Path) -> None:
+    prior = ("prior=point", "prior.image_size=32", "prior.unconditional_std=0.5", "iters=3")
+    folder = run(tmp_path, [*STAGE, *prior, f"distill={distill}", "distill.mask=0.05", "name=run"])
+    assert len(read_ply(folder / "gaussians.ply")) > 0
+
+
+@pytest.mark.parametrize("prior", ["zero123_mini", "zero123", "sd", "mvdream", "point"])
+def test_vsd_trains_an_adapter_of_the_prior(prior: str, tmp_path: Path) -> None:
+    asked = [*STAGE, f"prior={prior}", "distill=vsd", "iters=3", "name=run", "init.num_points=60"]
+    if prior in tiny_checkpoints.WRITERS:
+        place = tiny_checkpoints.WRITERS[prior](tmp_path / "checkpoint")
+        asked += [f"prior.checkpoint={place}", "prior.image_size=64"]
+    asked += ["task=text", "prompt=a cat"] if prior in ("sd", "mvdream") else []
+    rows = [row for row in series(run(tmp_path, asked)) if "train/loss/adapter" in row]
+    assert len(rows) == 3 and all(0 < row["train/loss/adapter"] < 100 for row in rows)
+
+
+def test_vsd_of_several_priors_trains_one_each(tmp_path: Path) -> None:
+    asked = ["prior=magic123", "prompt=a cat", "distill=vsd", "iters=2", "name=run", "init.num_points=60"]
+    for name in ("zero123", "sd"):
+        place = tiny_checkpoints.WRITERS[name](tmp_path / name)
+        asked += [f"prior.parts.{name}.checkpoint={place}", f"prior.parts.{name}.image_size=64"]
+    rows = series(run(tmp_path, [*STAGE, *asked]))
+    assert all(any(f"train/loss/adapter_{name}" in row for row in rows) for name in ("zero123", "sd"))
+
+
+def test_a_mask_is_an_option_of_the_command_line(tmp_path: Path) -> None:
+    ends = []
+    for mask in ("null", "0.05"):
+        asked = [*STAGE, "prior=point", "prior.image_size=32", f"distill.mask={mask}", "iters=3", f"name=m{mask}"]
+        ends.append(read_ply(run(tmp_path, asked) / "gaussians.ply").means)
+    assert not ends[0].equal(ends[1])
 
 
 @pytest.mark.parametrize("distill", ["csd", "nfsd", "ism"])

@@ -73,6 +73,7 @@ def test_a_board_and_nothing_twice(images: Path, tmp_path: Path) -> None:
     assert other.returncode == 0 and len(records(board)) == len(found) + 4
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_where_it_was(images: Path, tmp_path: Path) -> None:
     overrides = [f"images={images / 'list.csv'}", f"outdir={tmp_path}", *METHODS, "protocol.headline=[psnr_db]"]
     command = [sys.executable, str(ROOT / "evaluate.py"), *SMALL, *overrides]

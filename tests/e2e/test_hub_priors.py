@@ -105,7 +105,7 @@ def test_the_manifest_names_the_revision_that_was_found(tmp_path: Path, monkeypa
 
 def test_facts_about_a_checkpoint_compute_nothing(tmp_path: Path) -> None:
     made = run(tmp_path, [*BARE, "prior=zero123_mini", "iters=1", "stages=[gaussians]", "name=run"])
-    assert json.loads((made / "manifest.json").read_text())["prior"]["licence"] == "Apache-2.0"
+    assert json.loads((made / "manifest.json").read_text())["prior"]["licence"] == "CC-BY-SA-4.0"
     config = yaml.safe_load((made / "config.yaml").read_text())
     other = config | {"prior": config["prior"] | {"about": {"licence": "none"}}}
     assert config_hash(config) == config_hash(other)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torchvision.models import alexnet
 
-from dg.eval.lpips import BACKBONES, lpips, missing
+from dg.eval.lpips import distance, lpips, missing, needed
+from tests.fake_alexnet import write_random_alexnet
 
 
 @pytest.fixture
@@ -17,24 +17,18 @@ def test_absent_weights_are_a_reason_and_no_download(cache):
     assert "hub/checkpoints/vgg16-397923af.pth" in missing("vgg")
     with pytest.raises(ValueError, match=r"lpips_alex: torchvision's weights are not in torch's cache"):
         lpips(torch.zeros(1, 64, 64, 3), torch.zeros(1, 64, 64, 3), "alex")
+    with pytest.raises(FileNotFoundError, match=r"net=vgg cannot be had: .*models\.vgg16\(weights=.*checkpoints"):
+        needed("vgg")
 
 
-@torch.no_grad()
 def test_equals_the_paper_written_out(cache):
     import torchmetrics.functional.image.lpips as theirs
 
-    draw = torch.Generator().manual_seed(0)
-    state = {}
-    with torch.device("meta"):
-        shapes = {k: v.shape for k, v in alexnet(weights=None).state_dict().items()}
-    for name, shape in shapes.items():  # the classifier is not used: one zero stands for all
-        is_feature = name.startswith("features")
-        state[name] = 0.05 * torch.randn(shape, generator=draw) if is_feature else torch.zeros(1).expand(shape)
-    (cache / "checkpoints").mkdir()
-    torch.save(state, cache / "checkpoints" / BACKBONES["alex"])
+    state = write_random_alexnet(cache)
     assert missing("alex") is None
 
-    a, b = torch.rand(2, 2, 70, 64, 3, generator=draw)
+    a, b = torch.rand(2, 2, 70, 64, 3, generator=torch.Generator().manual_seed(1))
+    a.requires_grad_()
     found = lpips(a, b, "alex")
 
     def features(picture):
@@ -55,4 +49,8 @@ def test_equals_the_paper_written_out(cache):
     layers = zip(features(a), features(b), linear, strict=True)
     expected = sum(((x - y).square() * w).sum(1).mean((1, 2)) for x, y, w in layers)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    (wanted,) = torch.autograd.grad(expected.sum(), a)
+    (gradient,) = torch.autograd.grad(distance(a, b, "alex").sum(), a)
+    assert not found.requires_grad and gradient.abs().max() > 0
+    torch.testing.assert_close(gradient, wanted, atol=1e-6 * float(wanted.abs().max()), rtol=2e-3)
     assert lpips(a, a, "alex").abs().max() == 0

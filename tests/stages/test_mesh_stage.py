@@ -16,6 +16,7 @@ from dg.meshraster.cpu import CpuMeshRasterizer
 from dg.meshraster.render import render_mesh
 from dg.raster.numba_cpu import NumbaRasterizer
 from dg.stages.mesh import MeshOptions, extract
+from dg.stages.mesh_tsdf import TsdfOptions, hardened
 from dg.types import Gaussians, Mesh, Reference
 
 AXES = torch.tensor([0.3, 0.42, 0.25])
@@ -71,6 +72,38 @@ def test_shape(filled):
     radius = (mesh.vertices / AXES).norm(dim=1)
     assert (radius - 1).abs().mean() < 0.03
     assert len(mesh.faces) <= FAST["max_faces"]
+
+
+def test_the_surface_from_depth_pictures():
+    steps = []
+    options = MeshOptions(**FAST, tsdf=TsdfOptions(views=20, size=96))
+    mesh, report = extract(egg(filled=True), NumbaRasterizer(), CpuMeshRasterizer(), options, progress=steps.append)
+    assert steps == ["render", "fusion", "clean", "unwrap", "bake", "check"]
+    assert topology(mesh).closed and topology(mesh).components == 1 and topology(mesh).euler == 2
+    assert volume(mesh) == pytest.approx(truth_volume(), rel=0.08)
+    assert ((mesh.vertices / AXES).norm(dim=1) - 1).abs().mean() < 0.03
+    assert report.silhouette_iou > 0.95 and report.level_iou > 0.9 and report.texels_seen > 0.95
+    assert -1 < report.level < 0 and report.density == {}
+    with pytest.raises(ValueError, match="level=2 must lie between -1 and 1"):
+        TsdfOptions(level=2)
+    with pytest.raises(ValueError, match="hard_opacity and min_opacity must lie in"):
+        TsdfOptions(hard_opacity=1.0)
+
+
+def test_a_porous_wall_hides_the_far_one_once_it_is_hard():
+    """Gaussians of opacity 0.4 on a ball: the mean depth lies deep inside, the hardened one near the wall."""
+    from dg.stages.mesh import _pictures
+
+    direction = torch.nn.functional.normalize(torch.randn(1500, 3, generator=generator(0, "wall")), dim=1)
+    quats = torch.tensor([[1.0, 0, 0, 0]]).repeat(1500, 1)
+    porous = Gaussians(
+        0.4 * direction, quats, torch.full((1500, 3), 0.016), torch.full((1500,), 0.4), quats[:, None, :3]
+    )
+    camera = orbit(0, 0, 2.0, height=64)
+    centre = (slice(24, 40), slice(24, 40))
+    soft, hard = (_pictures(x, NumbaRasterizer(), camera)[2][0][centre] for x in (porous, hardened(porous, 0.95, 0.1)))
+    assert (soft - 1.6).mean() > 2 * (hard - 1.6).mean() > 0
+    assert len(hardened(porous, 0.95, 0.5)) == 1500 and hardened(porous, 0.0, 0.1) is porous
 
 
 def test_colours(filled):
@@ -188,7 +221,7 @@ def test_the_config_says_what_the_code_does():
     assert config.pop("_target_") == "dg.stages.mesh.MeshOptions"
     bake = config.pop("bake")
     assert bake.pop("_target_") == "dg.core.backproject.BakeOptions"
-    assert {f.name for f in fields(MeshOptions)} == {*config, "bake"}
+    assert {f.name for f in fields(MeshOptions)} == {*config, "bake", "tsdf"}  # tsdf: an option of its own
     plain = {k: v for k, v in config.items() if not str(v).startswith("${")}
     assert set(config) - set(plain) == {"radius", "fovy_deg", "smooth"}
     assert MeshOptions(**plain, bake=BakeOptions(**bake)) == MeshOptions()

@@ -8,7 +8,8 @@ import torch
 
 from dg.core.camera import orbit
 from dg.core.rng import generator
-from dg.losses.refine import SDEditMSE
+from dg.eval.lpips import lpips
+from dg.losses.refine import SDEditLPIPS, SDEditMSE
 from dg.meshraster.cpu import CpuMeshRasterizer
 from dg.meshraster.render import render_mesh
 from dg.priors.oracle import MeshScore
@@ -16,6 +17,7 @@ from dg.stages.gaussians import steps
 from dg.stages.texture import RefineOptions, TextureStage, ceil8, draw_ssaa, rescale
 from dg.stages.views import OrbitSampler
 from dg.types import Mesh, Reference
+from tests.fake_alexnet import write_random_alexnet
 from tests.shapes import ball
 
 RASTER = CpuMeshRasterizer()
@@ -111,6 +113,24 @@ def test_the_known_view_is_held_where_it_faces_us():
     changed = (stage.mesh().texture - grey.texture).abs().amax(-1) > 1e-4
     behind = changed[:, 24:40]  # u = 0.5 is the back: no pixel of the known view ever touched it
     assert not behind[16:48].any() and changed.any()
+
+
+def test_lpips_against_the_targets(tmp_path, monkeypatch):
+    """Random features of the public layout: the distance is the metric's, and it too leads to the oracle's texture."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"net=alex cannot be had"):
+        SDEditLPIPS(net="alex")
+    write_random_alexnet(tmp_path)
+    shown, refined = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    shown.requires_grad_()
+    loss = SDEditLPIPS(net="alex", mse_weight=2.0)
+    pictures = (x.detach().permute(0, 2, 3, 1) for x in (shown, refined))
+    expected = lpips(*pictures, "alex").mean() + 2 * (shown - refined).square().mean()
+    torch.testing.assert_close(loss.difference(shown, refined), expected)
+    assert torch.autograd.grad(loss.difference(shown, refined), shown)[0].abs().sum() > 0
+    truth, spoiled = ball(picture(0)), ball((picture(0) + 0.5 * picture(1)).clamp(0, 1))
+    refined = refine(spoiled, truth, iters=15, loss=SDEditLPIPS(net="alex"), lr=0.1).mesh()
+    assert error(refined, truth) < 0.8 * error(spoiled, truth)
 
 
 def test_a_mesh_without_texture_is_refused():

@@ -238,7 +238,7 @@ def test_gathering_beats_scattering_in_novel_views(scene):
     mesh, seen, (rgb, alpha), _, _ = scene
     psnr = {}
     for method in ("gather", "splat"):
-        baked = backproject(mesh, rgb, alpha, seen, RASTER, size=128, options=BakeOptions(method=method))
+        baked = backproject(mesh, rgb, alpha, seen, RASTER, size=160, options=BakeOptions(method=method))
         psnr[method] = novel_psnr(scene, baked.texture)
     assert psnr["gather"] > 34
     assert psnr["gather"] > psnr["splat"] + 0.3

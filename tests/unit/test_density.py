@@ -158,3 +158,15 @@ def test_a_floater_that_is_not_finite_is_left_out():
     x = cloud(50)
     x.means[3] = float("inf")
     assert density_grid(x, 24).values.isfinite().all()
+
+
+@pytest.mark.parametrize("resolution", [24, 37])
+def test_the_batched_lattice_equals_the_compiled_one(monkeypatch, resolution):
+    compiled = density_grid(cloud(400), resolution)
+    asked = []
+    monkeypatch.setattr("dg.core.density.batched", lambda device: asked.append(device) is None)
+    monkeypatch.setattr("dg.core.density_torch._AT_ONCE", 1 << 16)  # one Gaussian of many blocks at once, and many
+    grid = density_grid(cloud(400), resolution)
+    assert grid.spacing == compiled.spacing and grid.values.max() > 1
+    assert len(asked) == 2  # the coarse lattice and the asked one
+    torch.testing.assert_close(grid.values, compiled.values, rtol=1e-6, atol=1e-9)

@@ -15,6 +15,7 @@ from dg.core.diffusion import scaled_linear_alpha_bar
 from dg.core.distill import SDS, SJC, X0, Distillation, weight_of_t
 from dg.core.distill_guided import CSD, NFSD
 from dg.core.distill_inverted import ISM, SDI, divided, invert, strided
+from dg.core.distill_particles import VSD
 from dg.core.rng import generator
 from dg.io.mesh import save_mesh
 from dg.meshraster.cpu import CpuMeshRasterizer
@@ -233,7 +234,7 @@ def resting_point(method: Distillation, t: int) -> float:
     (m, _), (m0, _) = WITH, WITHOUT
     if isinstance(method, CSD) or (isinstance(method, NFSD) and t >= 200):
         return (m / v - m0 / v0) / (1 / v - 1 / v0)
-    if isinstance(method, (SDS, SJC, X0, NFSD)):
+    if isinstance(method, (SDS, SJC, X0, NFSD, VSD)):  # VSD: with a perfect adapter
         return (s * m / v + (1 - s) * m0 / v0) / (s / v + (1 - s) / v0)
     return -inverted(method, t, 0.0) / (inverted(method, t, 1.0) - inverted(method, t, 0.0))
 

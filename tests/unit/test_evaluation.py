@@ -64,9 +64,9 @@ def test_what_another_process_drops_comes_round(tmp_path: Path) -> None:
 def test_time_left_follows_each_method() -> None:
     clock = Clock({"a": "slow", "b": "slow", "c": "fast", "d": "fast"}, done=[])
     assert clock.left() == "" and clock.done == 0
-    clock.start = time.monotonic() - 60
+    clock.start["a"] = time.monotonic() - 60
     clock.finish("a")
-    clock.start = time.monotonic() - 2
+    clock.start["c"] = time.monotonic() - 2
     clock.finish("c")
     assert clock.done == 2 and clock.left() == "62 s left" and clock.left(workers=2) == "31 s left"
     clock.elsewhere(["b", "d"])

@@ -20,6 +20,7 @@ from dg.core.gaussians import SH_C0
 from dg.core.splat import footprint, project
 from dg.raster.dense import DenseRasterizer
 from dg.raster.gsplat import GsplatRasterizer
+from dg.raster.together import View, render_together
 from dg.types import Cameras, Gaussians
 
 FIELDS = ("means", "quats", "scales", "opacities", "sh")
@@ -59,11 +60,16 @@ def rasterization(
         picture = DenseRasterizer()(splats, cameras[v : v + 1], backgrounds[v])
         images.append(torch.cat([picture.rgb, picture.depth], -1))
         alphas.append(picture.alpha)
-    pull = torch.where(drawn[..., None], means2d, 0).sum() * 0.25  # stands for the pictures' gradient on the positions
+    pull = torch.where(drawn[..., None], means2d, 0).sum((1, 2)) * 0.25  # stands for the pictures
+    pull = pull[:, None, None, None]
     return (
         torch.cat(images) + pull - pull.detach(),
         torch.cat(alphas),
-        {"means2d": means2d, "radii": axes * drawn[..., None]},
+        {
+            "means2d": means2d,
+            "radii": axes * drawn[..., None],
+            "conics": torch.where(drawn[..., None], projected.conics, math.nan),
+        },
     )
 
 
@@ -163,3 +169,29 @@ def test_auto_takes_gsplat_and_falls_back_where_it_cannot_work(gsplat, monkeypat
     monkeypatch.setitem(sys.modules, "gsplat", None)
     assert isinstance(device.rasterizer("cuda"), DenseRasterizer)
     assert "pip install" in caplog.text or "needs gsplat" in caplog.text
+
+
+def test_views_of_two_sizes_in_one_call(gsplat, monkeypatch):
+    """As by themselves, in values and gradients, with one call of gsplat."""
+    g, calls = with_valid_opacity(scene()), []
+    g = dataclasses.replace(g, means=g.means * 0.3)  # inside every frustum
+    small, large = camera.orbit([0, 20], [0, 70], 2.0, height=8, width=10), camera.orbit(-20, 130, 2.0, height=14)
+    views = [View(small, torch.tensor([0.2, 0.9, 0.4])), View(large, torch.ones(3))]
+    raster = GsplatRasterizer()
+    monkeypatch.setattr(raster, "_rasterization", lambda *a, **k: calls.append(1) or rasterization(*a, **k))
+    results = {}
+    for name, plain in (("together", False), ("apart", True)):
+        leaves = {f: getattr(g, f).clone().requires_grad_() for f in FIELDS}
+        which = (lambda *a, **k: raster(*a, **k)) if plain else raster
+        renders = render_together(which, lambda leaves=leaves: Gaussians(**leaves), views)
+        (renders[0].rgb.square().sum() + renders[1].rgb.square().sum() + renders[1].alpha.sum()).backward()
+        results[name] = renders, {f: x.grad for f, x in leaves.items()}
+    assert len(calls) == 3
+    for ours, theirs in zip(results["together"][0], results["apart"][0], strict=True):
+        for field in dataclasses.fields(ours):
+            a, b = getattr(ours, field.name), getattr(theirs, field.name)
+            torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4, msg=field.name)
+        assert ours.means_px.grad is not None and ours.means_px.grad.shape == theirs.means_px.grad.shape
+        torch.testing.assert_close(ours.means_px.grad, theirs.means_px.grad, atol=1e-5, rtol=1e-4)
+    for name, grad in results["together"][1].items():
+        torch.testing.assert_close(grad, results["apart"][1][name], atol=1e-4, rtol=1e-3, msg=name)

@@ -22,6 +22,7 @@ RANK = {
     "stages": 6,
     "runtime": 7,
     "experiment": 8,
+    "sweep": 8,
 }
 HEAVY = {"hydra": {"runtime"}, "lightning": {"stages", "runtime"}, "wandb": {"runtime"}}
 FILES = sorted((ROOT / "dg").rglob("*.py"))

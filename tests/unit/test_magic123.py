@@ -18,7 +18,8 @@ from dg.priors.point import PointPrior
 from dg.runtime.build import check
 from dg.runtime.errors import UserError
 from dg.runtime.manifest import Manifest
-from dg.stages.gaussians import GaussianStage
+from dg.stages.score import Score
+from dg.stages.views import NovelView
 from dg.types import Reference
 from tests import tiny_checkpoints
 from tests.runs import BARE, run, series
@@ -37,35 +38,24 @@ def test_the_loss_is_the_weighted_sum(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
             member.prior, "condition", lambda r, p, c, b, own=condition: (asked.append(p), own(r, p, c, b))[1]
         )
-    draws = SimpleNamespace(sample=lambda *a: CAMERAS, batch_size=1)
-    stage = SimpleNamespace(
+    score = Score(
         prior=Magic123(parts=parts),
-        camera=draws,
-        background=SimpleNamespace(sample=lambda *a: torch.ones(1, 3)),
-        raster=lambda *a: SimpleNamespace(rgb=rgb),
-        resolution=lambda frac: 64,
-        anneal=lambda frac, draw, steps: 500,
         distill=SDS(weight=3.0, guidance_scale=5.0),
-        densify=SimpleNamespace(absolute_gradient=False),
+        anneal=lambda frac, draw, steps: 500,
         reference=Reference(torch.rand(1, 64, 64, 4), orbit(0, 0, 2.0, height=64)),
         prompt="a cat",
         seed=4,
-        step=9,
-        device=torch.device("cpu"),
-        reference_elevation_deg=0.0,
-        _live=lambda: None,
     )
-    monkeypatch.setattr("dg.stages.gaussians.activate", lambda raw: raw)
-    stage._member_loss = lambda *a: GaussianStage._member_loss(stage, *a)
-    loss, _, logs = GaussianStage._score_loss(stage, 0.5)
+    novel = NovelView(SimpleNamespace(rgb=rgb), CAMERAS, torch.ones(1, 3))
+    loss, logs = score.loss(9, 0.5, novel)
     (got,) = torch.autograd.grad(loss, rgb)
     assert asked == ["a cat", None]
     expected, values = torch.zeros_like(rgb), {}
     for (name, member), t, scale in zip(parts.items(), (100, 600), (5.0, 7.0), strict=True):
         z = member.prior.encode(rgb.permute(0, 3, 1, 2))
-        condition = member.prior.condition(stage.reference, None, CAMERAS, torch.ones(1, 3))
+        condition = member.prior.condition(score.reference, None, CAMERAS, torch.ones(1, 3))
         eps = torch.randn(z.shape, generator=generator(4, f"noise/{name}", 9))
-        distill = replace(stage.distill, weight=3.0 * member.weight, guidance_scale=scale)
+        distill = replace(score.distill, weight=3.0 * member.weight, guidance_scale=scale)
         one = distill.loss(
             lambda z_t, t_, m=member, c=condition: m.prior.predict(z_t, t_, c),
             z,

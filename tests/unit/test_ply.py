@@ -180,3 +180,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_ply(_raw(5, 0), path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["a.ply"]
+
+
+def test_no_gaussians_are_no_file(tmp_path):
+    with pytest.raises(ValueError, match=r"no Gaussian is left.*densify\.min_opacity"):
+        write_ply(_raw(0, 1), tmp_path / "a.ply")
+    assert list(tmp_path.iterdir()) == []

@@ -42,6 +42,16 @@ def test_linear_anneal_of_the_release(step, t):
     assert LinearAnneal()(step / 500, DRAW, 1000) == t
 
 
+@pytest.mark.parametrize(("until", "ts"), [(0.5, (980, 500, 20, 20)), (2.0, (980, 875, 750, 500))])
+def test_linear_anneal_at_another_speed(until, ts):
+    assert tuple(LinearAnneal(until=until)(frac, DRAW, 1000) for frac in (0.0, 0.25, 0.5, 1.0)) == ts
+
+
+def test_an_annealing_that_takes_no_time_is_refused():
+    with pytest.raises(ValueError, match="until=0 must be a positive share of the run"):
+        LinearAnneal(until=0)
+
+
 def test_sqrt_anneal_runs_from_max_to_min():
     anneal = SqrtAnneal()
     assert anneal(0.0, DRAW, 1000) == 980

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dg.core.camera import orbit
 from dg.core.carve import hull_distance, seen_empty, silhouette_distance, solid_field
+from dg.core.cavities import outside
 from dg.core.clean import (
     decimate,
     merge_close_vertices,
@@ -22,7 +23,7 @@ from dg.core.density import Grid, density_grid
 from dg.core.levelchoice import choose_level, max_along_rays
 from dg.core.meshes import signed_volume
 from dg.core.rng import generator
-from dg.core.surface import fill_cavities, marching_cubes, outside
+from dg.core.surface import fill_cavities, marching_cubes
 from dg.types import Gaussians, Mesh
 
 SIGMA = 0.1

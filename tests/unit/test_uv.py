@@ -11,7 +11,7 @@ from skimage.measure import marching_cubes
 
 from dg.core.facegrid import face_grid, paint_corners
 from dg.core.rng import generator
-from dg.core.uv import unwrap
+from dg.core.uv import _pieces, unwrap
 from dg.meshraster.cpu import CpuMeshRasterizer
 from dg.meshraster.interpolate import interpolate
 from dg.meshraster.texture import sample
@@ -48,9 +48,10 @@ def charts(mesh: Mesh) -> torch.Tensor:
         label = new
 
 
-def test_layout_is_complete_inside_and_without_overlap():
+@pytest.mark.parametrize("piece_faces", [None, 1500, 200])
+def test_layout_is_complete_inside_and_without_overlap(piece_faces):
     mesh = bumpy()
-    got = unwrap(mesh, resolution=512)
+    got = unwrap(mesh, resolution=512, piece_faces=piece_faces)
     assert got.vertices is mesh.vertices and got.faces is mesh.faces and got.texture is None
     assert got.faces_uv.shape == mesh.faces.shape and got.faces_uv.dtype == torch.int64
     assert torch.isfinite(got.uv).all() and got.uv.min() >= 0 and got.uv.max() <= 1
@@ -158,3 +159,17 @@ def test_positions_can_be_painted_into_the_texture():
     found = positions[0, texel[:, 1], texel[:, 0]]
     edge = (mesh.vertices[mesh.faces[:, 0]] - mesh.vertices[mesh.faces[:, 1]]).norm(dim=1).max()
     assert ((found - mesh.vertices[mesh.faces].mean(1)).norm(dim=1)[own] < edge).all()
+
+
+def test_pieces_are_cells_of_about_the_asked_size_and_cover_every_face_once():
+    mesh = bumpy(48)
+    unit = (mesh.vertices - mesh.vertices.amin(0)) / (mesh.vertices.amax(0) - mesh.vertices.amin(0)).max()
+    pieces = _pieces(unit.numpy(), mesh.faces.numpy(), 400)
+    assert np.array_equal(np.sort(np.concatenate(pieces)), np.arange(len(mesh.faces)))
+    assert 200 < len(mesh.faces) / len(pieces) < 800
+    assert len(_pieces(unit.numpy(), mesh.faces.numpy(), None)) == 1
+
+
+def test_the_same_mesh_is_laid_out_the_same():
+    first, second = unwrap(bumpy(), piece_faces=200), unwrap(bumpy(), piece_faces=200)
+    assert torch.equal(first.uv, second.uv) and torch.equal(first.faces_uv, second.faces_uv)

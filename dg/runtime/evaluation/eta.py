@@ -19,14 +19,14 @@ class Clock:
         self.open = {key: method for key, method in methods.items() if key not in set(done)}
         self.total = len(methods)
         self.seconds: dict[str, list[float]] = defaultdict(list)
-        self.start = time.monotonic()
+        self.start: dict[str, float] = {}
 
-    def begin(self) -> None:
-        self.start = time.monotonic()
+    def begin(self, key: str) -> None:
+        self.start[key] = time.monotonic()
 
     def finish(self, key: str) -> float:
-        """Books a case; returns its seconds."""
-        seconds = time.monotonic() - self.start
+        """Books a case that was begun; returns its seconds."""
+        seconds = time.monotonic() - self.start.pop(key)
         self.seconds[self.open.pop(key)].append(seconds)
         return seconds
 
@@ -40,7 +40,7 @@ class Clock:
         return self.total - len(self.open)
 
     def left(self, workers: int = 1) -> str:
-        """'12 min left', or '' before anything is known."""
+        """'12 min left', or '' before anything is known; `workers`: how many cases are under way at a time."""
         if not self.seconds:
             return ""
         means = {m: fmean(s) for m, s in self.seconds.items()}

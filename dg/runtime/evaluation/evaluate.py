@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from dg.eval.protocol import Item, Protocol
 from dg.eval.records import Record, read
-from dg.runtime import device
+from dg.runtime import device, lanes
 from dg.runtime.build import build, nearest
 from dg.runtime.callbacks import StopSignal
 from dg.runtime.errors import Interrupted, RunError, UserError
@@ -28,6 +29,7 @@ from dg.runtime.manifest import now
 
 BOARD_EVERY = 120.0  # seconds between two boards while the work goes on
 STAGES = ("mesh", "coarse", "splats")
+TOGETHER = 8  # objects at a time on a GPU
 
 
 def run(job: Job) -> float | None:
@@ -42,6 +44,7 @@ def run(job: Job) -> float | None:
     config = job.config
     board = Path(config["outdir"]) / str(config["name"])
     board.mkdir(parents=True, exist_ok=True)
+    device.take_gpu(config["worker"])
     device.set_threads(config["threads"] or max(1, (os.cpu_count() or 1) // config["workers"]))
     with logging_to(board), StopSignal().listening() as stop:
         protocol, items = _protocol(config)
@@ -88,11 +91,13 @@ def _judge(config: dict[str, Any], protocol: Protocol, protocol_hash: str, board
     for stage in measure:
         if stage not in STAGES:
             raise UserError(f"measure: there is no {stage}{nearest(stage, STAGES)}")
+    from dg.meshraster.cpu import CpuMeshRasterizer
+    from dg.raster.numba_cpu import NumbaRasterizer
     from dg.runtime.evaluation.scorers import clip_scorers
 
-    raster, splats = build(config["meshraster"], "meshraster"), build(config["raster"], "raster")
     scorers, absent = clip_scorers(config, protocol, _config_dir())
-    return Judge(protocol, protocol_hash, board, measure, raster, splats, scorers, absent)
+    # on the CPU whatever made the result: figures don't depend on a card, and results are read from files anyway
+    return Judge(protocol, protocol_hash, board, measure, CpuMeshRasterizer(), NumbaRasterizer(), scorers, absent)
 
 
 def _open(todo: Sequence[Case], judge: Judge, records: Sequence[Record]) -> list[Case]:
@@ -105,28 +110,73 @@ def _work(todo: Sequence[Case], judge: Judge, config: dict[str, Any], stop: Stop
     since = now() if config["overwrite"] else ""  # records are only ever appended to: the old ones stay, and count less
     if since and config["workers"] > 1:
         raise UserError("overwrite=true works with workers=1: workers could not tell new records from old ones")
-
     booked = Booked(path, since)
 
     def is_done(key: str) -> bool:
         return all((key, stage) in booked.have() for stage in judge.stages(by_key[key]))
 
     done = [key for key in by_key if is_done(key)]
-    clock, written = Clock({c.key: c.method.name for c in todo}, done), time.monotonic()
     if done:
         log.info("%d of %d cases are there already and kept", len(done), len(todo))
-    for claim in claims(list(by_key), judge.board / "work", is_done):
-        case = todo[claim.index]
-        clock.begin()
-        records = judge.settle(case, claim.deaths, MAX_DEATHS, anew=bool(since))
-        seconds = clock.finish(case.key)
-        clock.elsewhere([key for key in clock.open if is_done(key)] if config["workers"] > 1 else [])
-        _say(case, records, judge.protocol, seconds, clock, config["workers"])
-        if time.monotonic() - written > BOARD_EVERY:
-            publish(judge.board, config, judge.protocol, read(path), final=False)
-            written = time.monotonic()
-        if stop.requested:
-            raise Interrupted("between two cases; the same command continues")
+    clock = Clock({c.key: c.method.name for c in todo}, done)
+    count = min(together(config), max(len(todo) - len(done), 1))
+    shift = _Shift(by_key, judge, config, stop, is_done, clock, config["workers"] * count, since)
+    if count == 1:
+        shift.work()
+        return
+    log.info("%d objects at a time (together=%s)", count, config["together"])
+    failures = [e for e in lanes.run([shift.work] * count, device.same_gpu(config["device"])) if e is not None]
+    if failures:  # a mistake before an interruption, since that has a cause too
+        raise next((e for e in failures if not isinstance(e, (Interrupted, KeyboardInterrupt))), failures[0])
+
+
+def together(config: dict[str, Any]) -> int:
+    """How many objects one worker has under way at a time.
+
+    Raises:
+        UserError: `together` is neither auto nor a positive whole number.
+    """
+    asked = config["together"]
+    if asked == "auto":
+        return TOGETHER if device.resolve(config["device"]).type == "cuda" else 1
+    if not isinstance(asked, int) or asked < 1:
+        raise UserError(f"together={asked} must be auto, or how many objects are under way at a time")
+    return asked
+
+
+@dataclass
+class _Shift:
+    """What a worker does until no case is left; several at a time, taking turns, where objects share a prior.
+
+    Attributes:
+        at_a_time: cases that all workers together have under way.
+        since: records from before that do not count.
+    """
+
+    by_key: dict[str, Case]
+    judge: Judge
+    config: dict[str, Any]
+    stop: StopSignal
+    is_done: Callable[[str], bool]
+    clock: Clock
+    at_a_time: int
+    since: str
+    written: float = field(default_factory=time.monotonic)
+
+    def work(self) -> None:
+        keys, clock, path = list(self.by_key), self.clock, self.judge.board / "records.jsonl"
+        for claim in claims(keys, self.judge.board / "work", self.is_done):
+            case = self.by_key[keys[claim.index]]
+            clock.begin(case.key)
+            records = self.judge.settle(case, claim.deaths, MAX_DEATHS, anew=bool(self.since))
+            seconds = clock.finish(case.key)
+            clock.elsewhere([k for k in clock.open if self.is_done(k)] if self.config["workers"] > 1 else [])
+            _say(case, records, self.judge.protocol, seconds, clock, self.at_a_time)
+            if time.monotonic() - self.written > BOARD_EVERY:
+                publish(self.judge.board, self.config, self.judge.protocol, read(path), final=False)
+                self.written = time.monotonic()
+            if self.stop.requested:
+                raise Interrupted("between two cases; the same command continues")
 
 
 class Booked:
@@ -145,13 +195,15 @@ class Booked:
         return self._have
 
 
-def _say(case: Case, records: Sequence[Record], protocol: Protocol, seconds: float, clock: Clock, workers: int) -> None:
+def _say(
+    case: Case, records: Sequence[Record], protocol: Protocol, seconds: float, clock: Clock, at_a_time: int
+) -> None:
     first = records[0]
     figures = [
         f"{name} {first.scores[name]:.4g}" for name in protocol.headline[:3] if first.scores.get(name) is not None
     ]
     what = f"FAILED: {first.failure[:100]}" if first.failure else "  ".join(figures)
-    left = clock.left(workers)
+    left = clock.left(at_a_time)
     line = f"[{clock.done}/{clock.total}] {case.label}: {what}  ({readable(seconds)}{', ' + left if left else ''})"
     log.log(logging.WARNING if first.failure else logging.INFO, "%s", line)
 

@@ -10,7 +10,10 @@ from dg.runtime.errors import UserError
 from dg.runtime.options import Root
 
 # What belongs to the evaluation alone: left out when a run of train.py is composed.
-OWN_KEYS = ("images", "data", "methods", "references", "method_dir", "human", "seeds", "measure", "workers", "worker")
+OWN_KEYS = (
+    *("images", "data", "methods", "references", "method_dir", "human", "seeds", "measure"),
+    *("workers", "worker", "together"),
+)
 OWN_GROUPS = ("protocol",)
 # What an evaluation sets itself for every run.
 PER_RUN = ("input", "prompt", "elevation", "recenter", "seed", "name", "outdir", "stages", "gaussians", "mesh_file")
@@ -32,6 +35,7 @@ class EvaluateRoot(Root):
     measure: Any
     workers: int
     worker: int
+    together: int | str
 
 
 def as_list(value: Any, key: str) -> list[Any]:

@@ -19,9 +19,10 @@ from dg.runtime import compose, folder, launch
 from dg.runtime.errors import Interrupted
 from dg.runtime.evaluation.made import Made, checksum
 from dg.runtime.evaluation.options import NOT_FOR_RUNS, OWN_GROUPS, OWN_KEYS, PER_RUN
+from dg.runtime.lanes import in_lane
 from dg.runtime.manifest import Manifest, StageRecord
 from dg.runtime.pipeline import run
-from dg.runtime.shelf import PriorShelf
+from dg.runtime.shelf import PriorShelf, SharedShelf
 
 FILES = {"mesh": "mesh.glb", "coarse": "coarse.glb", "splats": "gaussians.ply"}
 # Which of a run's stages each file has cost.
@@ -92,7 +93,7 @@ class RunMethod:
         config.input = None if item.image is None else str(item.image)
         config.prompt = item.prompt if item.prompt is not None else config.prompt
         config.elevation, config.recenter, config.seed = item.elevation_deg, item.recenter, seed
-        config.outdir, config.name = str(place.parent), place.name
+        config.outdir, config.name, config.truth = str(place.parent), place.name, None  # the board measures
         if not item.recenter:  # the picture's framing is true, and so is its lens
             config.camera.fovy_deg = item.fovy_deg
         if self.from_truth:
@@ -107,7 +108,7 @@ class RunMethod:
         command = self.command(item, seed)
         failure = None
         try:
-            run(launch.Job(plain, command, self.overrides), self.shelf, quiet=True)
+            run(launch.Job(plain, command, self.overrides), self._shelf_of(plain), quiet=True)
         except Interrupted:
             raise
         except Exception as error:
@@ -115,6 +116,11 @@ class RunMethod:
                 raise
             failure = f"{type(error).__name__}: {error}"
         return self._made(item, folder, plain, command, failure)
+
+    def _shelf_of(self, config: dict[str, Any]) -> PriorShelf:
+        """VSD trains a part of the prior, which several objects cannot share."""
+        alone = str(config["distill"].get("_target_")).endswith(".VSD")
+        return SharedShelf(self.shelf) if in_lane() and not alone else self.shelf
 
     def command(self, item: Item, seed: int) -> str:
         """How to get the same by hand."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,18 @@ class Experiment:
     def method(self, block: str, variant: str) -> str:
         """The name under which evaluate.py records the runs of a variant in a block."""
         return f"{block}/{variant}" if block else variant
+
+    def smallest(self) -> Experiment:
+        """The baseline and one other variant with one seed: what shows that the whole runs, as `--smoke` asks it."""
+        others = [name for name in self.variants if name != self.baseline][:1]
+        kept = {name: self.variants[name] for name in (self.baseline, *others)}
+        return replace(self, variants=kept, seeds=self.seeds[:1])
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether its objects lie in a folder that nobody but the user has."""
+        named = [o.startswith("data=") for o in (*self.evaluate, *self.smoke)]
+        return "protocol=gt_folder" in self.evaluate and not any(named)
 
     def methods(self) -> list[str]:
         """Entries of evaluate.py's `methods`."""

@@ -41,7 +41,9 @@ def command(experiment: Experiment, outdir: Path, extra: Sequence[str] = ()) -> 
 
 
 def run(experiment: Experiment, outdir: Path, extra: Sequence[str] = (), *, smoke: bool = False) -> list[table.Line]:
-    """Makes what is missing, then rewrites records, table and picture (with `smoke`, prints the table only).
+    """Makes what is missing, then rewrites records, table and picture.
+
+    With `smoke`, makes `Experiment.smallest` in a folder of its own and prints its table, nothing more.
 
     Cases that records.jsonl beside the experiment holds are not made again: a case is named by a hash over all that
     decides it, so what has changed since is.
@@ -49,6 +51,8 @@ def run(experiment: Experiment, outdir: Path, extra: Sequence[str] = (), *, smok
     Raises:
         UserError: evaluate.py refused, or nothing came out.
     """
+    if smoke:
+        experiment, outdir = experiment.smallest(), outdir / "smoke"
     board = outdir / experiment.name
     if not smoke:
         _hand_over(experiment, board)

@@ -1,0 +1,96 @@
+"""A checkpoint that is known to be absent is told before anything heavy is imported, and only where it is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dg.runtime import checkpoints, compose
+from dg.runtime.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+HUB = ("zero123", "stable_zero123", "sd", "mvdream", "imagedream")
+ASK = """
+import json, sys
+from pathlib import Path
+from dg.runtime import checkpoints, compose
+from dg.runtime.errors import UserError
+told = {}
+for prior in sys.argv[1:]:
+    text = ["task=text", "prompt=cat"] if prior in ("sd", "mvdream") else []
+    try:
+        checkpoints.look(compose.resolve(compose.compose(Path("conf"), "train", [f"prior={prior}", "outdir=x", *text])))
+    except UserError as error:
+        told[prior] = str(error)
+heavy = [m for m in ("lightning", "diffusers", "transformers", "torchvision", "numba") if m in sys.modules]
+print(json.dumps([told, heavy]))
+"""
+
+
+def config(*overrides: str) -> dict[str, Any]:
+    return compose.resolve(compose.compose(ROOT / "conf", "train", ["outdir=nowhere", *overrides]))
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
+
+
+def test_offline_with_nothing_cached(tmp_path: Path) -> None:
+    """Each prior's error is one line that names the id, the folder option, the size and the embedded alternative."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", ASK, *HUB]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    told, heavy = json.loads(done.stdout)
+    assert set(told) == set(HUB) and heavy == []
+    for prior in HUB:
+        node = config(f"prior={prior}", *(["task=text", "prompt=cat"] if prior in ("sd", "mvdream") else []))["prior"]
+        size = f"{node['about']['download_gb']:g} GB"
+        for part in (node["checkpoint"], "prior.checkpoint=FOLDER", size, "prior=zero123_mini"):
+            assert part in told[prior] and "\n" not in told[prior], told[prior]
+
+
+def test_what_needs_no_prior_is_not_asked_for_one(offline: None, tmp_path: Path) -> None:
+    checkpoints.look(config("prior=zero123", "stages=[mesh]", "gaussians=x.ply"))
+    checkpoints.look(config("prior=zero123", "stages=[texture]", "mesh_file=x.glb", "refine=none"))
+    checkpoints.look(config("prior=zero123_mini"))
+    with pytest.raises(UserError, match="zero123-xl"):
+        checkpoints.look(config("prior=zero123", "stages=[texture]", "mesh_file=x.glb"))
+    fresh = ["prior=zero123", f"outdir={tmp_path}", "name=run"]
+    with pytest.raises(UserError, match="zero123-xl"):
+        checkpoints.look(config(*fresh))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.json").write_text("{}")
+    checkpoints.look(config(*fresh))  # its stages may be done
+
+
+def test_only_the_hub_can_tell_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    checkpoints.look(config("prior=zero123"))
+
+
+def test_folders_and_files(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"vae/config\.json"):
+        checkpoints.look(config("prior=zero123", f"prior.checkpoint={tmp_path}"))
+    with pytest.raises(UserError, match="image_encoder"):
+        checkpoints.look(config("prior=imagedream", f"prior.checkpoint={tmp_path}"))
+    file = tmp_path / "105000.ckpt"
+    file.write_bytes(b"")
+    checkpoints.look(config("prior=zero123", f"prior.checkpoint={file}"))
+    with pytest.raises(UserError, match="no such folder"):
+        checkpoints.look(config("prior=zero123", "prior.checkpoint=/does/not/exist"))
+
+
+def test_a_mistyped_key_is_told_first(offline: None) -> None:
+    with pytest.raises(UserError, match="checkpont"):
+        checkpoints.look(config("prior=zero123", "+prior.checkpont=x"))

@@ -1,0 +1,89 @@
+"""What texture look-up and mesh rendering do on a GPU, run on a CPU against what they do there."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from dg.core.camera import orbit
+from dg.core.rng import generator
+from dg.meshraster import render as rendering
+from dg.meshraster.cpu import CpuMeshRasterizer
+from dg.meshraster.render import render_colours, render_mesh
+from dg.meshraster.texture import mip_levels, sample_gather, sample_torch
+from dg.types import Mesh
+from tests.sync_count import Reads
+
+SIZES = [(8, 8), (5, 7), (1, 1), (1, 6), (13, 2), (32, 16)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("footprints", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_gathering_equals_the_definition(size, footprints, masked):
+    g = generator(0, "texture")
+    texture = torch.rand(*size, 3, generator=g, dtype=torch.float64)
+    uv = torch.rand(2, 6, 5, 2, generator=g, dtype=torch.float64) * 1.4 - 0.2
+    uv_dxy = (torch.rand(2, 6, 5, 4, generator=g, dtype=torch.float64) - 0.5) * 0.9 if footprints else None
+    mask = torch.rand(2, 6, 5, generator=g) < 0.7 if masked else None
+    pull, results = torch.randn(2, 6, 5, 3, generator=g, dtype=torch.float64), []
+    for function in (sample_gather, sample_torch):
+        leaf = texture.clone().requires_grad_()
+        out = function(leaf, uv, uv_dxy, mask)
+        (out * pull).sum().backward()
+        results.append((out.detach(), leaf.grad))
+    torch.testing.assert_close(results[0], results[1], atol=1e-9, rtol=1e-7)
+    levels = mip_levels(texture)
+    assert torch.equal(sample_gather(texture, uv, uv_dxy, mask, levels), results[0][0])
+
+
+def test_nothing_is_read_on_the_way():
+    g = generator(0, "texture")
+    texture = torch.rand(16, 16, 3, generator=g)
+    uv, uv_dxy = torch.rand(1, 6, 5, 2, generator=g), torch.rand(1, 6, 5, 4, generator=g)
+    with Reads() as reads:
+        sample_gather(texture, uv, uv_dxy)
+    assert not reads.found
+    with Reads() as reads:
+        sample_torch(texture, uv, uv_dxy)
+    assert reads.found, "the counter counts"
+
+
+@pytest.fixture
+def every_pixel(monkeypatch):
+    """Renders as on a GPU."""
+
+    def looked_at(fragments, faces):
+        face_id = fragments.face_id.reshape(-1)
+        return torch.arange(len(face_id)), (face_id > 0)[:, None]
+
+    def switch():
+        monkeypatch.setattr(rendering, "looked_at", looked_at)
+        monkeypatch.setattr(rendering, "sample", sample_gather)
+
+    return switch
+
+
+@pytest.mark.parametrize("ssaa", [1, 3])
+def test_rendering_every_pixel_equals_rendering_the_covered_ones(every_pixel, ssaa):
+    g = generator(0, "mesh")
+    corners = torch.rand(8, 3, generator=g) - 0.5
+    faces = torch.randint(0, 8, (10, 3), generator=g)
+    mesh = Mesh(corners, faces, torch.rand(8, 2, generator=g), faces, torch.rand(16, 16, 3, generator=g))
+    cameras, behind = orbit([0, -20], [10, 130], 2.0, height=9, width=12), torch.tensor([0.2, 0.7, 1.0])
+
+    def both():
+        leaf = mesh.texture.clone().requires_grad_()
+        seen = render_mesh(mesh, cameras, CpuMeshRasterizer(), behind, ssaa=ssaa, texture=leaf)
+        rgb, alpha = render_colours(mesh, cameras, CpuMeshRasterizer(), behind, ssaa=ssaa, texture=leaf)
+        (seen.rgb.square().sum() + rgb.square().sum()).backward()
+        pictures = {f.name: getattr(seen, f.name) for f in dataclasses.fields(seen) if f.name != "fragments"}
+        return pictures | {"colours": rgb, "alphas": alpha, "gradient": leaf.grad}
+
+    expected = both()
+    every_pixel()
+    for name, value in both().items():
+        torch.testing.assert_close(value, expected[name], atol=2e-6, rtol=1e-5, msg=name)
+    assert 0 < expected["alpha"].mean() < 0.9
