@@ -62,7 +62,9 @@ def hull_distance(
         return votes_smallest(grid, pictures, cameras, votes).clamp_max(1e3)
     pictures = pictures.cpu().numpy()
     values = np.full(tuple(grid.values.shape), np.inf, np.float32)
-    in_slabs(_carve, len(values), *_lattice(grid), *_views(cameras), pictures, votes, 4 * grid.spacing, values)
+    in_slabs(
+        _carve, len(values), *lattice_arrays(grid), *view_arrays(cameras), pictures, votes, 4 * grid.spacing, values
+    )
     return torch.from_numpy(np.minimum(values, 1e3))
 
 
@@ -84,7 +86,7 @@ def seen_empty(
         return count_before(grid, surface, cameras, margin)
     surface = surface.cpu().numpy()
     counts = np.zeros(tuple(grid.values.shape), np.int16)
-    in_slabs(_count, len(counts), *_lattice(grid), *_views(cameras), surface, margin, counts)
+    in_slabs(_count, len(counts), *lattice_arrays(grid), *view_arrays(cameras), surface, margin, counts)
     return torch.from_numpy(counts)
 
 
@@ -107,11 +109,11 @@ def solid_field(
     return torch.minimum(torch.where(hidden, torch.full_like(tail, grid.spacing), tail), hull.to(tail))
 
 
-def _lattice(grid: Grid) -> tuple[np.ndarray, float]:
+def lattice_arrays(grid: Grid) -> tuple[np.ndarray, float]:
     return grid.origin.double().cpu().numpy(), float(grid.spacing)
 
 
-def _views(cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
+def view_arrays(cameras: Cameras) -> tuple[np.ndarray, np.ndarray]:
     return cameras.w2c.detach().cpu().double().numpy(), cameras.K.detach().cpu().double().numpy()
 
 

@@ -25,7 +25,7 @@ def votes_smallest(
         u, w = u - 0.5, w - 0.5
         height, width = pictures.shape[1:]
         seen = (depth > 1e-6) & (u >= 0) & (w >= 0) & (u <= width - 1) & (w <= height - 1)
-        value = _bilinear(pictures[v], torch.where(seen, u, 0.0), torch.where(seen, w, 0.0))
+        value = bilinear(pictures[v], torch.where(seen, u, 0.0), torch.where(seen, w, 0.0))
         distance = (value * depth / cameras.K[v, 0, 0].double()).float()
         distance = torch.where(seen & ~distance.isnan(), distance, float("inf"))
         for n in range(votes):  # keeps the `votes` smallest, ascending
@@ -61,7 +61,7 @@ def _projected(
     return depth, K[0, 0] * x / safe + K[0, 2], K[1, 1] * y / safe + K[1, 2]
 
 
-def _bilinear(picture: Float[Tensor, "H W"], u: Float[Tensor, " n"], w: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+def bilinear(picture: Float[Tensor, "H W"], u: Float[Tensor, " n"], w: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """At (column, row) with pixel centres at whole numbers, inside the picture."""
     height, width = picture.shape
     c, r = u.long().clamp_max(width - 2), w.long().clamp_max(height - 2)

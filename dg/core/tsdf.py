@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dg.core.camera import intrinsics, look_at
-from dg.core.carve import silhouette_distance
+from dg.core.carve import lattice_arrays, silhouette_distance, view_arrays
 from dg.core.density import Grid
 from dg.core.depth_normals import normals_from_depth, view_points
 from dg.core.slabs import batched, compiled, in_slabs
@@ -115,9 +115,16 @@ def fuse(seen: Evidence, resolution: int, truncation: float = 3.0, votes: int = 
         return Grid(torch.cat(rows).reshape((resolution,) * 3), origin.to(device), spacing)
     values = grid.values.numpy()
     pictures = [x.float().numpy() for x in (seen.surface, seen.weight, seen.outside_px)]
-    w2c, K = (x.detach().cpu().double().numpy() for x in (seen.cameras.w2c, seen.cameras.K))
-    in_slabs(_fuse, resolution, origin.double().numpy(), spacing, w2c, K, *pictures, limit, votes, values)
+    arrays = *lattice_arrays(grid), *view_arrays(seen.cameras)
+    in_slabs(_fuse, resolution, *arrays, *pictures, limit, votes, values)
     return grid
+
+
+@compiled
+def _between(picture, c, r, fu, fw):
+    upper = picture[r, c] * (1 - fu) + picture[r, c + 1] * fu
+    lower = picture[r + 1, c] * (1 - fu) + picture[r + 1, c + 1] * fu
+    return upper * (1 - fw) + lower * fw
 
 
 @compiled
@@ -146,19 +153,13 @@ def _fuse(first, last, origin, spacing, w2c, K, surface, weight, outside, trunca
                     if np.isnan(own):
                         continue
                     if own == np.inf:
-                        upper = outside[v, r, c] * (1 - fu) + outside[v, r, c + 1] * fu
-                        lower = outside[v, r + 1, c] * (1 - fu) + outside[v, r + 1, c + 1] * fu
-                        distance = max(upper * (1 - fw) + lower * fw, 0.0) * depth / K[v, 0, 0]
+                        distance = max(_between(outside[v], c, r, fu, fw), 0.0) * depth / K[v, 0, 0]
                         confidence = 1.0
                     else:
-                        upper = surface[v, r, c] * (1 - fu) + surface[v, r, c + 1] * fu
-                        lower = surface[v, r + 1, c] * (1 - fu) + surface[v, r + 1, c + 1] * fu
-                        there = upper * (1 - fw) + lower * fw
+                        there = _between(surface[v], c, r, fu, fw)
                         if np.isfinite(there):
                             distance = there - depth
-                            upper = weight[v, r, c] * (1 - fu) + weight[v, r, c + 1] * fu
-                            lower = weight[v, r + 1, c] * (1 - fu) + weight[v, r + 1, c + 1] * fu
-                            confidence = upper * (1 - fw) + lower * fw
+                            confidence = _between(weight[v], c, r, fu, fw)
                         else:  # some corner is background or says nothing: the nearest pixel decides
                             distance = own - depth
                             confidence = weight[v, int(w + 0.5), int(u + 0.5)]

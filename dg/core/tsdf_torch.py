@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dg.core.camera import project
+from dg.core.carve_torch import bilinear
 from dg.types import Cameras
 
 
@@ -28,9 +29,7 @@ def fused(
         limit = torch.tensor([width - 1.0, height - 1.0], device=points.device)
         seen = (z > 1e-6) & (at >= 0).all(-1) & (at <= limit).all(-1)
         at = torch.where(seen[:, None], at, 0)
-        corner = torch.minimum(at.long(), (limit - 1).long())
-        share = at - corner
-        depth, confidence, beyond = (_bilinear(x[v], corner, share) for x in (surface, weight, outside_px))
+        depth, confidence, beyond = (bilinear(x[v], *at.unbind(-1)) for x in (surface, weight, outside_px))
         nearest = (at + 0.5).long()
         own = surface[v][nearest[:, 1], nearest[:, 0]]
         mixed = ~depth.isfinite()  # some corner is background or says nothing: the nearest pixel decides
@@ -46,11 +45,3 @@ def fused(
         looked += seen
     silent = torch.where(2 * looked > len(cameras), 1.0, -1.0)
     return torch.where(told >= votes, -total / count.clamp_min(1e-9), silent)
-
-
-def _bilinear(picture: Float[Tensor, "H W"], corner: Tensor, share: Tensor) -> Float[Tensor, " P"]:
-    x, y = corner.unbind(-1)
-    fx, fy = share.unbind(-1)
-    upper = picture[y, x] * (1 - fx) + picture[y, x + 1] * fx
-    lower = picture[y + 1, x] * (1 - fx) + picture[y + 1, x + 1] * fx
-    return upper * (1 - fy) + lower * fy

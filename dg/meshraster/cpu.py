@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dg.core.camera import NEAR
 from dg.meshraster._jit import compiled, side_by_side
+from dg.meshraster.protocol import check_triangles
 from dg.types import Fragments
 
 _STRIP_PX = 8  # rows that share a list of faces
@@ -42,10 +43,7 @@ class CpuMeshRasterizer:
     def __call__(self, clip: Float[Tensor, "V P 4"], faces: Int[Tensor, "F 3"], size: tuple[int, int]) -> Fragments:
         """See the protocol. Raises ValueError for wrong shapes and for face indices that have no vertex."""
         height, width = (int(s) for s in size)
-        if clip.ndim != 3 or clip.shape[-1] != 4 or faces.ndim != 2 or faces.shape[-1] != 3:
-            raise ValueError(f"clip must be [V P 4] and faces [F 3], got {tuple(clip.shape)} and {tuple(faces.shape)}")
-        if len(faces) and (int(faces.min()) < 0 or int(faces.max()) >= clip.shape[1]):
-            raise ValueError(f"faces refer to vertices outside 0..{clip.shape[1] - 1}")
+        check_triangles(clip, faces)
         views = len(clip)
         face_id = np.zeros((views, height, width), np.int32)
         bary = np.zeros((views, height, width, 2), np.float32)

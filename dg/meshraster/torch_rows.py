@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dg.core.camera import NEAR
+from dg.meshraster.protocol import check_triangles
 from dg.types import Fragments
 
 PIXELS_AT_ONCE = 1 << 22  # (face, pixel) pairs in memory together; each takes about 100 bytes
@@ -49,13 +50,8 @@ class TorchMeshRasterizer:
     def __call__(self, clip: Float[Tensor, "V P 4"], faces: Int[Tensor, "F 3"], size: tuple[int, int]) -> Fragments:
         """See the protocol. Raises ValueError for wrong shapes and for face indices that have no vertex."""
         height, width = (int(s) for s in size)
-        if clip.ndim != 3 or clip.shape[-1] != 4 or faces.ndim != 2 or faces.shape[-1] != 3:
-            raise ValueError(f"clip must be [V P 4] and faces [F 3], got {tuple(clip.shape)} and {tuple(faces.shape)}")
+        check_triangles(clip, faces)
         faces = faces.long()
-        if len(faces):
-            least, most = torch.stack(faces.aminmax()).tolist()
-            if least < 0 or most >= clip.shape[1]:
-                raise ValueError(f"faces refer to vertices outside 0..{clip.shape[1] - 1}")
         if not len(clip):
             return Fragments(*(x[None][:0] for x in _nothing(clip, height, width)))
         made = [self._view(corners, faces, height, width) for corners in clip.double()]

@@ -12,7 +12,6 @@ by 3.8 and 14.2.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -21,7 +20,7 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
 
-from dg.core.camera import orbit, spherical
+from dg.core.camera import fovy_deg, orbit, project, spherical
 from dg.core.picture import over
 from dg.core.rng import generator
 from dg.priors.protocol import Prior
@@ -41,7 +40,7 @@ def hull_error(silhouettes: Float[Tensor, "V H H"], cameras: Cameras) -> float:
     A point is inside where every alpha exceeds 0.4, and what exceeds 0.6 is to be covered: edges have some tolerance.
     """
     size = silhouettes.shape[-1]
-    where = _project(_lattice(cameras).to(silhouettes), cameras)
+    where, _ = project(_lattice(cameras).to(silhouettes), cameras.to(silhouettes.device))
     seen = F.grid_sample(silhouettes[:, None], (2 * where / size - 1)[:, None], align_corners=False)[:, 0, 0]
     inside = seen.amin(0) > 0.4
     wanted = silhouettes > 0.6
@@ -55,12 +54,6 @@ def _lattice(cameras: Cameras) -> Float[Tensor, "N 3"]:
     half = float(cameras.position[0].norm()) * cameras.height / (2 * float(cameras.K[0, 1, 1]))
     line = torch.linspace(-half, half, LATTICE)
     return torch.cartesian_prod(line, line, line)
-
-
-def _project(points: Float[Tensor, "N 3"], cameras: Cameras) -> Float[Tensor, "V N 2"]:
-    w2c, K = cameras.w2c.to(points), cameras.K.to(points)
-    seen = (points @ w2c[:, :3, :3].transpose(1, 2) + w2c[:, None, :3, 3]) @ K.transpose(1, 2)
-    return seen[..., :2] / seen[..., 2:].clamp_min(1e-6)
 
 
 def _drawn(points: Float[Tensor, "N 2"], size: int) -> Bool[Tensor, "H H"]:
@@ -98,8 +91,8 @@ def turned_views(prior: Prior, reference: Reference, seed: int = 0) -> Float[Ten
 def _ring(reference: Cameras, elevation_deg: float, azimuths_deg: tuple[float, ...]) -> Cameras:
     """The reference's camera (one view) at another elevation, turned; `SIZE` pixels."""
     _, azimuth, radius = (float(x[0]) for x in spherical(reference))
-    fovy_deg = 2 * math.degrees(math.atan(reference.height / (2 * float(reference.K[0, 1, 1]))))
-    return orbit(elevation_deg, [azimuth + a for a in azimuths_deg], radius, fovy_deg=fovy_deg, height=SIZE)
+    lens = float(fovy_deg(reference)[0])
+    return orbit(elevation_deg, [azimuth + a for a in azimuths_deg], radius, fovy_deg=lens, height=SIZE)
 
 
 def error_of_hulls(prior: Prior, reference: Reference, seed: int = 0) -> Callable[[float], float]:
