@@ -7,6 +7,7 @@ is executed. What is missing, cut short or foreign is named with what was found 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -32,7 +33,8 @@ def find_checkpoint(checkpoint: str, revision: str | None, layout: Layout, *, ha
     """The local folder of a checkpoint, downloaded from the hub if it is neither a folder nor in the hub's cache.
 
     Args:
-        checkpoint: a folder, or a hub id.
+        checkpoint: a folder, or a hub id; OWNER/NAME@COMMIT pins one.
+        revision: commit or branch of the hub's repository; null: the pinned one, or the newest.
         half: of a hub's repository take the float16 files where there are any.
         hint: what to do where there is no network, for the message.
 
@@ -40,6 +42,12 @@ def find_checkpoint(checkpoint: str, revision: str | None, layout: Layout, *, ha
         FileNotFoundError: it is not there or parts are missing; names what was found and what was expected.
     """
     return at_hand(checkpoint, revision, layout, hint=hint) or _download(checkpoint, revision, layout, half, hint)
+
+
+def unpinned(checkpoint: str, revision: str | None) -> tuple[str, str | None]:
+    """The hub id without its pin and the revision to take: what was asked for, else the pin's commit."""
+    pin = re.fullmatch(r"([^/@]+/[^/@]+)@([0-9a-f]{40})", checkpoint)
+    return (pin[1], revision or pin[2]) if pin else (checkpoint, revision)
 
 
 def at_hand(checkpoint: str, revision: str | None, layout: Layout, *, hint: str) -> Path | None:
@@ -62,6 +70,7 @@ def at_hand(checkpoint: str, revision: str | None, layout: Layout, *, hint: str)
                 f"folder with {', '.join(layout)}; found {', '.join(found) or 'an empty folder'}"
             )
         return folder
+    checkpoint, revision = unpinned(checkpoint, revision)
     if checkpoint.count("/") != 1 or checkpoint.startswith((".", "/", "~")):
         raise FileNotFoundError(
             f"prior.checkpoint={checkpoint}: no such folder, and not a hub id of the form owner/name"
@@ -92,12 +101,18 @@ def _not_there(checkpoint: str, reason: str, hint: str) -> FileNotFoundError:
 
 def _download(checkpoint: str, revision: str | None, layout: Layout, half: bool, hint: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import RevisionNotFoundError
 
+    checkpoint, revision = unpinned(checkpoint, revision)
     try:
         names = HfApi().list_repo_files(checkpoint, revision=revision)
         made = Path(
             snapshot_download(checkpoint, revision=revision, allow_patterns=choose_files(names, layout, half=half))
         )
+    except RevisionNotFoundError as error:
+        raise FileNotFoundError(
+            f"prior.checkpoint={checkpoint} has no revision {revision}; prior.revision=main takes the newest"
+        ) from error
     except Exception as error:
         raise _not_there(checkpoint, type(error).__name__, hint) from error
     if missing := lacking(made, layout):
@@ -115,11 +130,14 @@ def told_size(about: Mapping[str, Any] | None) -> str:
 
 
 def source_of(checkpoint: str, place: Path) -> dict[str, str | None]:
-    """What the manifest records of a checkpoint: as it was asked for, and the hub's commit that it came from.
+    """What the manifest records of a checkpoint: its folder or hub id, and the hub's commit that it came from.
 
     The hub's client keeps each commit in a folder snapshots/COMMIT.
     """
-    return {"checkpoint": checkpoint, "revision": place.name if place.parent.name == "snapshots" else None}
+    return {
+        "checkpoint": unpinned(checkpoint, None)[0],
+        "revision": place.name if place.parent.name == "snapshots" else None,
+    }
 
 
 def lacking(folder: Path, layout: Layout) -> list[str]:

@@ -33,7 +33,7 @@ def test_rows_say_what_the_config_says(name: str) -> None:
     takes, hub, licence, gated, size, px, views, guidance = ROWS[f"`{name}`"]
     about = prior["about"]
     assert [licence, gated, float(size)] == [about["licence"], "yes" if about["gated"] else "no", about["download_gb"]]
-    assert hub == (prior["checkpoint"] or "comes with the project")
+    assert hub == (prior["checkpoint"] or "comes with the project").partition("@")[0]
     assert int(views) == locate(prior["_target_"], "prior").views_per_sample
     assert guidance == ("none" if name == "zero123_mini" else f"{prior['profile']['guidance_scale']:g}")
     assert ("prompt" in takes) == (name in ("sd", "mvdream", "imagedream"))

@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from huggingface_hub.errors import RevisionNotFoundError
 
+from dg.priors.checkpoint import find_checkpoint, unpinned
 from dg.runtime import checkpoints, compose
 from dg.runtime.errors import UserError
 
@@ -53,7 +56,7 @@ def test_offline_with_nothing_cached(tmp_path: Path) -> None:
     for prior in HUB:
         node = config(f"prior={prior}", *(["task=text", "prompt=cat"] if prior in ("sd", "mvdream") else []))["prior"]
         size = f"{node['about']['download_gb']:g} GB"
-        for part in (node["checkpoint"], "prior.checkpoint=FOLDER", size, "prior=zero123_mini"):
+        for part in (node["checkpoint"].partition("@")[0], "prior.checkpoint=FOLDER", size, "prior=zero123_mini"):
             assert part in told[prior] and "\n" not in told[prior], told[prior]
 
 
@@ -94,3 +97,38 @@ def test_folders_and_files(tmp_path: Path) -> None:
 def test_a_mistyped_key_is_told_first(offline: None) -> None:
     with pytest.raises(UserError, match="checkpont"):
         checkpoints.look(config("prior=zero123", "+prior.checkpont=x"))
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("words", "taken"),
+    [
+        (["prior.checkpoint=own/fine-tune"], ("own/fine-tune", None)),
+        ([f"prior.checkpoint=own/fine-tune@{COMMIT}"], ("own/fine-tune", COMMIT)),
+        ([f"prior.checkpoint=own/fine-tune@{COMMIT}", "prior.revision=main"], ("own/fine-tune", "main")),
+        ([f"prior.revision={COMMIT}"], ("ashawkey/zero123-xl-diffusers", COMMIT)),
+    ],
+)
+def test_a_pin_belongs_to_its_id(words: list[str], taken: tuple[str, str | None]) -> None:
+    node = config("prior=zero123", *words)["prior"]
+    assert unpinned(node["checkpoint"], node["revision"]) == taken
+
+
+@pytest.mark.parametrize("prior", ["zero123", "stable_zero123", "sd"])
+def test_pinned_ids(prior: str) -> None:
+    node = config(f"prior={prior}", *(["task=text", "prompt=cat"] if prior == "sd" else []))["prior"]
+    name, commit = unpinned(node["checkpoint"], node["revision"])
+    assert name.count("/") == 1 and "@" not in name and commit is not None and len(commit) == 40
+
+
+def test_a_commit_that_has_left_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: Any, **__: Any) -> None:
+        raise RevisionNotFoundError("404", response=httpx.Response(404, request=httpx.Request("GET", "https://hub")))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", gone)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", gone)
+    with pytest.raises(FileNotFoundError, match=f"own/name has no revision {COMMIT}; prior.revision=main"):
+        find_checkpoint(f"own/name@{COMMIT}", None, {"unet": ()}, hint="")
