@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,11 +12,13 @@ from typing import Any
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dg.runtime.errors import UserError
 
 GROUP = "ablation"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,15 +84,33 @@ def check(config: DictConfig) -> None:
     Raises:
         UserError: two of the overlays on the command line change the same.
     """
-    hydra = OmegaConf.select(config, "hydra") or (HydraConfig.get() if HydraConfig.initialized() else None)
+    own = OmegaConf.select(config, "hydra")
+    hydra = own or (HydraConfig.get() if HydraConfig.initialized() else None)
     if hydra is None:
         return
     folders = [Path(s.path) / GROUP for s in hydra.runtime.config_sources if s.schema == "file"]
     files = [next((f / f"{n}.yaml" for f in folders if (f / f"{n}.yaml").is_file()), None) for n in _chosen(hydra)]
-    found = clash([read(path) for path in files if path is not None])
+    overlays = [read(path) for path in files if path is not None]
+    found = clash(overlays)
     if found is not None:
         one, other, what = found
         raise UserError(f"ablation: {one} and {other} both change {what}, so they do not compose; take one of them")
+    if own is None and hydra.mode != RunMode.MULTIRUN:
+        return  # a single job has been told when its command line was checked
+    prior = str(hydra.runtime.choices.get("prior", ""))
+    profile = chosen_by([f.parent / "prior" / f"{prior}.yaml" for f in folders])
+    for overlay in overlays:
+        if overlay.swaps and not overlay.keys and overlay.swaps.items() <= profile.items():
+            swaps = ", ".join(f"{group}={option}" for group, option in overlay.swaps.items())
+            log.warning("ablation=%s changes nothing: the profile of prior=%s has %s", overlay.name, prior, swaps)
+
+
+def chosen_by(files: Sequence[Path]) -> dict[str, str]:
+    """Config group -> the option that a prior's file takes instead of train.yaml's; of the first file that is there."""
+    file = next((f for f in files if f.is_file()), None)
+    entries = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", []) if file else []
+    swaps = [_swap(entry, file) for entry in entries if isinstance(entry, Mapping)]
+    return {group.partition("@")[0]: option for group, option in swaps}
 
 
 def _chosen(hydra: DictConfig) -> list[str]:

@@ -12,11 +12,17 @@ import pytest
 from dg.runtime import compose, launch
 from dg.runtime.ablation import Overlay, clash, leaves, read
 from dg.runtime.errors import UserError
-from tests.config.test_groups import CONF, ROOT, composed, picture  # noqa: F401 - a fixture
+from tests.config import test_groups as groups
+from tests.config.test_groups import CONF, ROOT, picture  # noqa: F401 - a fixture
 
 OVERLAYS = {path.stem: read(path) for path in sorted((CONF / "ablation").glob("*.yaml"))}
 ASKING = [name for name in OVERLAYS if name != "none"]
 SOURCE = r"arXiv \d{4}\.\d{5}|OpenReview \w+|[\w-]+/[\w-]+#\d+|pull request \d+|[Tt]he release"
+
+
+def composed(picture: Path, *overrides: str) -> dict[str, Any]:  # noqa: F811
+    """With a prior whose profile leaves every group as train.yaml has it."""
+    return groups.composed(picture, "prior=silhouette", *overrides)
 
 
 def changed(a: dict[str, Any], b: dict[str, Any]) -> set[str]:
@@ -123,7 +129,9 @@ def test_the_pages_example(tmp_path: Path, picture: Path, plain: dict[str, Any])
     (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "ablations.md").read_text(), re.DOTALL)
     (tmp_path / "ablation").mkdir()
     (tmp_path / "ablation" / "narrow.yaml").write_text(text)
-    config = compose.compose(CONF, "train", [f"input={picture}", "ablation=[narrow,no_anneal]"], [str(tmp_path)])
+    config = compose.compose(
+        CONF, "train", [f"input={picture}", "prior=silhouette", "ablation=[narrow,no_anneal]"], [str(tmp_path)]
+    )
     found = launch.prepare(config, CONF)
     assert found["camera"]["min_elevation"] == 0.5 * plain["camera"]["min_elevation"] == -15
     overlay = read(tmp_path / "ablation" / "narrow.yaml")
@@ -132,3 +140,30 @@ def test_the_pages_example(tmp_path: Path, picture: Path, plain: dict[str, Any])
     config = compose.compose(CONF, "train", [f"input={picture}", "ablation=[narrow,narrower]"], [str(tmp_path)])
     with pytest.raises(UserError, match=r"narrow and narrower both change camera\.min_elevation"):
         launch.prepare(config, CONF)
+
+
+def test_an_overlay_that_the_priors_profile_has_already_says_so(
+    picture: Path,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    said = "ablation=no_anneal changes nothing: the profile of prior=zero123_mini has anneal=uniform"
+    plain = groups.composed(picture, "prior=zero123_mini")
+    assert groups.composed(picture, "prior=zero123_mini", "ablation=[no_anneal]") == plain
+    assert [r.getMessage() for r in caplog.records] == [said]
+    caplog.clear()
+    composed(picture, "ablation=no_anneal")
+    groups.composed(picture, "ablation=[no_densify,fast_anneal]")
+    assert caplog.records == []
+
+
+def test_a_profiles_options_yield_to_overlays_and_the_command_line(picture: Path) -> None:  # noqa: F811
+    def anneal(*words: str) -> tuple[str, float]:
+        node = groups.composed(picture, *words)["anneal"]
+        return node["_target_"].rpartition(".")[2], node["t_max"]
+
+    assert anneal() == ("UniformAnneal", 0.8)
+    assert anneal("anneal=linear") == ("LinearAnneal", 0.8)
+    assert anneal("anneal=linear", "anneal.t_max=0.98") == ("LinearAnneal", 0.98)
+    assert anneal("ablation=fast_anneal") == ("LinearAnneal", 0.8)
+    assert anneal("prior=silhouette") == ("LinearAnneal", 0.98)
+    assert anneal("prior=zero123") == ("LinearAnneal", 0.98)

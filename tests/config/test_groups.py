@@ -118,7 +118,8 @@ def test_every_key_of_a_profile_is_read_somewhere() -> None:
 def test_an_ablation_changes_what_it_names_and_nothing_else(
     picture: Path, ablations: list[str], changed: set[str]
 ) -> None:
-    plain, ablated = composed(picture), composed(picture, f"ablation=[{','.join(ablations)}]")
+    plain = composed(picture, "prior=silhouette")
+    ablated = composed(picture, "prior=silhouette", f"ablation=[{','.join(ablations)}]")
     assert {key for key in plain if plain[key] != ablated[key]} == changed
 
 

@@ -124,7 +124,7 @@ def test_equals_ray_casts(raster):
     torch.testing.assert_close(position[steep], (cameras.position + along[:, None] * ray)[steep], atol=1e-4, rtol=0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.booleans())
 def test_a_triangulated_rectangle_is_covered_exactly_once(raster, seed, snap):
     """A fan over random inner points, rotated and in perspective: no cracks, and no pixel drawn by two faces."""

@@ -212,7 +212,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(ROWS, st.sampled_from(["csv", "jsonl"]))
 def test_what_is_written_is_read(rows, kind):
     with tempfile.TemporaryDirectory() as place:
@@ -231,7 +231,7 @@ def test_what_is_written_is_read(rows, kind):
     assert [i.name for i in items] == [f"n{i}" for i in range(len(rows))]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.one_of(st.binary(max_size=80), st.text("image,prompt\n\"'{}[]:-0é \t\r\0", max_size=80).map(str.encode)))
 def test_any_bytes_are_items_or_one_clear_line(content):
     with tempfile.TemporaryDirectory() as place:

@@ -15,7 +15,7 @@ from dg.data.decode import read_picture
 from dg.data.image import load_reference, load_rgba, reduced, straight
 
 IMAGES = Path(__file__).resolve().parents[3] / "shared" / "data" / "images"
-slow_files = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+slow_files = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 COLOUR = (200, 100, 50)
 
 

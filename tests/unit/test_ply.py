@@ -71,7 +71,7 @@ def test_sh_is_written_channel_by_channel(tmp_path):
     assert values[9:18].tolist() == [11, 12, 13, 21, 22, 23, 31, 32, 33]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(n=st.integers(1, 30), degree=st.integers(0, 3), seed=st.integers(0, 2**31))
 def test_round_trip(tmp_path_factory, n, degree, seed):
     path = tmp_path_factory.mktemp("ply") / "a.ply"

@@ -55,7 +55,7 @@ def test_impossible_frames(size, border):
         placement(10, 10, size, border)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     h=st.integers(1, 90),
     w=st.integers(1, 90),
