@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dg.core.carve_torch import count_before, votes_smallest
+from dg.core.carve_torch import contour_distance, count_before, votes_smallest
 from dg.core.density import Grid
 from dg.core.slabs import batched, compiled, in_slabs
 from dg.types import Cameras
@@ -25,6 +25,8 @@ def silhouette_distance(alpha: Float[Tensor, "V H W"], level: float = 0.5) -> Fl
 
     The contour is found to a quarter of a pixel (alpha is enlarged bilinearly, two times, before the exact transform).
     """
+    if batched(alpha.device):
+        return contour_distance(alpha.detach().float(), level)
     pictures = alpha.detach().float().cpu()
     out = torch.empty_like(pictures)
 

@@ -1,4 +1,5 @@
-"""`dg.core.carve`'s two sweeps over a lattice on an accelerator: all points at once, view by view."""
+"""`dg.core.carve` on an accelerator: the contours' distances, and its two sweeps over a lattice: all points at once,
+view by view."""
 
 from __future__ import annotations
 
@@ -6,8 +7,22 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dg.core.cavities import nearest_squared
 from dg.core.density import Grid
 from dg.types import Cameras
+
+
+def contour_distance(alpha: Float[Tensor, "V H W"], level: float) -> Float[Tensor, "V H W"]:
+    """`dg.core.carve.silhouette_distance` of all views together."""
+    views, height, width = alpha.shape
+    fine = torch.nn.functional.interpolate(alpha[:, None], scale_factor=2, mode="bilinear")[:, 0]
+    inside = fine >= level
+    distance = [nearest_squared(other, batch_axes=1).float().sqrt() for other in (~inside, inside)]
+    signed = torch.where(inside, distance[0] - 0.5, 0.5 - distance[1])
+    out = signed.view(views, height, 2, width, 2).mean((2, 4)) / 2
+    full, met = inside.flatten(1).all(1), inside.flatten(1).any(1)
+    out = torch.where(full[:, None, None], float("inf"), out)
+    return torch.where(met[:, None, None], out, float("-inf"))
 
 
 def votes_smallest(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dg.core.slabs import batched
 
-_LAYERS_AT_ONCE = 8  # of 134^3 points: 77 MB a temporary
+_AT_ONCE = 20_000_000  # values of a temporary: 80 MB, 8 layers of 134^3 points
 
 
 def outside(values: Float[Tensor, "R R R"], level: float, leak: int = 0) -> Bool[Tensor, "R R R"]:
@@ -107,17 +107,36 @@ def _swept(reached: Tensor, open_: Tensor, axis: int, backwards: bool) -> Bool[T
     return out.flip(axis) if backwards else out
 
 
-def nearest_squared(sources: Bool[Tensor, "*S"]) -> Int[Tensor, "*S"]:
-    """Squared distance to the nearest source, exactly, one axis after the other (Saito and Toriwaki 1994)."""
-    far = 3 * max(sources.shape) ** 2
-    squared = torch.where(sources, 0, far).int()
-    for axis in range(squared.ndim):
-        rows = squared.movedim(axis, 0)
+def nearest_squared(sources: Bool[Tensor, "*S"], batch_axes: int = 0) -> Int[Tensor, "*S"]:
+    """Squared distance to the nearest source, exactly, one axis after the other (Saito and Toriwaki 1994).
+
+    Args:
+        batch_axes: the first so many axes number pictures of their own.
+
+    Where a picture has no source the result is at least 3 * (longest side)^2.
+    """
+    far = 3 * max(sources.shape[batch_axes:]) ** 2
+    squared = _line_squared(sources, batch_axes, far)
+    for axis in range(batch_axes + 1, squared.ndim):
+        rows = squared.movedim(axis, 0).contiguous()  # so that temporaries and sums run along memory
         place = torch.arange(len(rows), dtype=torch.int32, device=sources.device)
         lines = (place[:, None] - place).square().view(len(rows), len(rows), *[1] * (squared.ndim - 1))
         out = torch.full_like(rows, far)
-        for first in range(0, len(rows), _LAYERS_AT_ONCE):
-            part = slice(first, first + _LAYERS_AT_ONCE)
+        layers = max(1, _AT_ONCE // rows.numel())
+        for first in range(0, len(rows), layers):
+            part = slice(first, first + layers)
             out = torch.minimum(out, (rows[part, None] + lines[part]).amin(0))
         squared = out.movedim(0, axis)
     return squared
+
+
+def _line_squared(sources: Bool[Tensor, "*S"], axis: int, far: int) -> Int[Tensor, "*S"]:
+    """Along one axis alone, by the last source before each point and the first one after it; `far` without any."""
+    n = sources.shape[axis]
+    shape = [1] * sources.ndim
+    shape[axis] = n
+    place = torch.arange(n, dtype=torch.int16, device=sources.device).view(shape)
+    before = torch.where(sources, place, -n).cummax(axis).values
+    after = torch.where(sources, place, 2 * n).flip(axis).cummin(axis).values.flip(axis)
+    apart = torch.minimum(place - before, after - place).int()
+    return torch.where(apart < n, apart.square(), far)

@@ -27,20 +27,38 @@ def topology(mesh: Mesh) -> Topology:
     faces = mesh.faces.cpu().numpy()
     if not len(faces):
         return Topology(False, 0, 0)
-    half = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).astype(np.int64)
+    half = _sorted_half_edges(faces)
+    edges = 1 + int((np.diff(half >> 1) > 0).sum())
+    used = np.bincount(faces.ravel()) > 0
+    parts = np.bincount(_labels(faces, len(used))[used]) > 0
+    return Topology(_closed(half), int(parts.sum()), int(used.sum()) - edges + len(faces))
+
+
+def _sorted_half_edges(faces: Int[np.ndarray, "F 3"]) -> Int[np.ndarray, " H"]:
+    """A number per half edge, ascending: twice that of its undirected edge, and 1 more if it runs downwards."""
+    start, end = faces.ravel().astype(np.int64), faces[:, [1, 2, 0]].ravel().astype(np.int64)
     n = int(faces.max()) + 1
-    forward, backward = half[:, 0] * n + half[:, 1], half[:, 1] * n + half[:, 0]
-    directed = np.unique(forward)
-    closed = len(directed) == len(forward) and np.array_equal(directed, np.unique(backward))
-    edges = len(np.unique(np.minimum(forward, backward)))
-    used = np.unique(faces)
-    return Topology(bool(closed), len(np.unique(_labels(faces, n)[used])), len(used) - edges + len(faces))
+    return np.sort(2 * (np.minimum(start, end) * n + np.maximum(start, end)) + (start > end))
+
+
+def _closed(half: Int[np.ndarray, " H"]) -> bool:
+    """Whether every edge has one half edge in each direction; `half` as `_sorted_half_edges` gives them."""
+    up, down = half[0::2], half[1::2]
+    if len(up) != len(down) or not len(up):
+        return False
+    return bool((up % 2 == 0).all() and (down == up + 1).all() and (np.diff(up) > 0).all())
+
+
+def _is_closed(mesh: Mesh) -> bool:
+    return _closed(_sorted_half_edges(mesh.faces.cpu().numpy())) if len(mesh.faces) else False
 
 
 def compact(mesh: Mesh) -> Mesh:
     """Drops vertices that no face uses; keeps the order of the others. UVs and texture are kept as they are."""
-    used, inverse = torch.unique(mesh.faces, return_inverse=True)
-    return replace(mesh, vertices=mesh.vertices[used], faces=inverse.reshape(-1, 3))
+    used = torch.zeros(len(mesh.vertices), dtype=torch.bool, device=mesh.faces.device)
+    used[mesh.faces.reshape(-1)] = True
+    number = used.cumsum(0) - 1
+    return replace(mesh, vertices=mesh.vertices[used.to(mesh.vertices.device)], faces=number[mesh.faces])
 
 
 def remove_degenerate(mesh: Mesh) -> Mesh:
@@ -73,20 +91,29 @@ def remove_small_components(
     if not len(mesh.faces):
         return mesh
     vertices, faces = mesh.vertices.double().cpu().numpy(), mesh.faces.cpu().numpy()
-    _, label = np.unique(_labels(faces, len(vertices))[faces[:, 0]], return_inverse=True)
-    n = int(label.max()) + 1
+    label = _labels(faces, len(vertices))[faces[:, 0]]
+    present = np.bincount(label) > 0  # a vertex without faces is a part of its own
+    label, n = (np.cumsum(present) - 1)[label], int(present.sum())
     a, b, c = (vertices[faces[:, i]] - vertices.mean(0) for i in range(3))
     volume = np.bincount(label, (a * np.cross(b, c)).sum(1) / 6, n)
-    lo, hi = np.full((n, 3), np.inf), np.full((n, 3), -np.inf)
-    for corner in range(3):
-        np.minimum.at(lo, label, vertices[faces[:, corner]])
-        np.maximum.at(hi, label, vertices[faces[:, corner]])
-    diameter = np.linalg.norm(hi - lo, axis=1)
-    whole = np.linalg.norm(hi.max(0) - lo.min(0))
-    keep = (volume >= min_volume * volume.max()) & (diameter >= min_diameter * whole)
+    keep = volume >= min_volume * volume.max()
+    if min_diameter > 0:
+        diameter, whole = _diameters(vertices, faces, label, n)
+        keep &= diameter >= min_diameter * whole
     keep &= np.bincount(label, minlength=n) >= min_faces
     keep[volume.argmax()] = True
     return compact(replace(mesh, faces=mesh.faces[torch.from_numpy(keep[label]).to(mesh.faces.device)]))
+
+
+def _diameters(
+    vertices: np.ndarray, faces: np.ndarray, label: Int[np.ndarray, " F"], parts: int
+) -> tuple[np.ndarray, float]:
+    """Diagonals of the parts' bounding boxes [parts], and of the whole mesh's."""
+    lo, hi = np.full((parts, 3), np.inf), np.full((parts, 3), -np.inf)
+    for corner in range(3):
+        np.minimum.at(lo, label, vertices[faces[:, corner]])
+        np.maximum.at(hi, label, vertices[faces[:, corner]])
+    return np.linalg.norm(hi - lo, axis=1), float(np.linalg.norm(hi.max(0) - lo.min(0)))
 
 
 def merge_close_vertices(mesh: Mesh, distance: float) -> Mesh:
@@ -123,7 +150,7 @@ def decimate(mesh: Mesh, max_faces: int, max_volume_change: float = 0.05) -> Mes
         return mesh
     import fast_simplification
 
-    was_closed, volume = topology(mesh).closed, _volume(mesh)
+    was_closed, volume = _is_closed(mesh), _volume(mesh)
     points, faces = mesh.vertices.float().cpu().numpy(), mesh.faces.int().cpu().numpy()
     for target, aggressive in ((max_faces, 3), (max_faces, 1), (min(2 * max_faces, len(faces) - 1), 1)):
         p, f = fast_simplification.simplify(points, faces, target_count=max(target, 4), agg=aggressive)
@@ -131,7 +158,7 @@ def decimate(mesh: Mesh, max_faces: int, max_volume_change: float = 0.05) -> Mes
         if was_closed:
             result = split_non_manifold(result)
         same_volume = abs(_volume(result) - volume) <= max_volume_change * abs(volume)
-        if len(result.faces) and (not was_closed or (topology(result).closed and same_volume)):
+        if len(result.faces) and (not was_closed or (_is_closed(result) and same_volume)):
             return result
     return mesh
 

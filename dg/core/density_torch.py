@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_AT_ONCE = 1 << 24  # values per temporary: 134 MB in double precision, a few of them at a time
+_AT_ONCE = 1 << 23  # values per temporary: 67 MB in double precision, a few of them at a time
 
 
 def sample_blocks(

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _ROWS_AT_ONCE = 8  # of 1024^2 texels: 67 MB a temporary
-_PAIRS_AT_ONCE = 1 << 27  # distances: 0.5 GB
+_PAIRS_AT_ONCE = 1 << 25  # distances: 0.13 GB, twice
 
 
 def nearest_known(known: Bool[Tensor, "h w"]) -> Int[Tensor, "h w"]:

@@ -113,12 +113,13 @@ def footprint(opacities: Tensor) -> Tensor:
 def radii_px(projected: Projected, opacities: Float[Tensor, "N"], width: int, height: int) -> Float[Tensor, "V N"]:
     """Largest half-axis of the footprint; 0 where it is culled, invisible, or its bounding box misses the picture."""
     with torch.no_grad():
-        xx, xy, yy = projected.covs_px2.unbind(-1)
+        axes, xy = projected.covs_px2[..., ::2], projected.covs_px2[..., 1]  # both axes in one operation: half as many
         reach = footprint(opacities)
-        half_x, half_y = (reach * xx).sqrt(), (reach * yy).sqrt()
-        x, y = projected.means_px.unbind(-1)
-        inside = (x + half_x > 0) & (x - half_x < width) & (y + half_y > 0) & (y - half_y < height)
-        largest = (xx + yy) / 2 + (((xx - yy) / 2).square() + xy.square()).sqrt()
+        half = (reach[:, None] * axes).sqrt()
+        size = constant((width, height), half)
+        inside = ((projected.means_px + half > 0) & (projected.means_px - half < size)).all(-1)
+        spread = ((axes[..., 0] - axes[..., 1]) / 2).square() + xy.square()
+        largest = axes.sum(-1) / 2 + spread.sqrt()
         visible = inside & (projected.depths > NEAR_SPLAT) & (opacities >= ALPHA_MIN)
         return torch.where(visible, (reach * largest).sqrt(), 0)
 

@@ -37,7 +37,8 @@ def write_glb(mesh: Mesh, path: Path) -> None:
     }
     if mesh.texture is not None:
         png = io.BytesIO()
-        Image.fromarray(to_bytes(mesh.texture)).save(png, "PNG")
+        # level 3 takes half the time of PIL's 6, for a tenth more bytes
+        Image.fromarray(to_bytes(mesh.texture)).save(png, "PNG", compress_level=3)
         sampler = {"magFilter": _LINEAR, "minFilter": _LINEAR_MIPMAP_LINEAR, "wrapS": _CLAMP, "wrapT": _CLAMP}
         scene.document |= {
             "images": [{"mimeType": "image/png", "bufferView": scene.view(png.getvalue())}],

@@ -38,6 +38,7 @@ def render_mesh(
     *,
     ssaa: int = 1,
     texture: Float[Tensor, "h w 3"] | None = None,
+    mips: list[Tensor] | None = None,
 ) -> MeshRender:
     """Renders the unlit albedo; differentiable in the texture, and in the vertices as far as the rasteriser is.
 
@@ -46,6 +47,7 @@ def render_mesh(
             silhouettes come out antialiased; depth, normal and viewcos are means over the covered samples only. The
             fragments take 28 bytes a sample: 0.1 GB for one view of 512 x 512 with ssaa 4.
         texture: looked up instead of `mesh.texture`, e.g. the one that is being optimised. Values are used as colours.
+        mips: the texture's `mip_levels`, if known.
 
     Raises:
         ValueError: ssaa < 1, or a texture for a mesh without uv coordinates.
@@ -55,7 +57,7 @@ def render_mesh(
     normal = _unit(at_pixels(vertex_normals(mesh.vertices, mesh.faces), fragments, mesh.faces, pixels))
     viewcos = -(normal * cameras.c2w[:, :3, 2].to(normal)[view]).sum(-1, keepdim=True)  # OpenCV's z looks away from us
     depth = at_pixels(clip[..., 3:], fragments, mesh.faces, pixels)
-    albedo = _albedo(mesh, fragments, pixels, texture, None)
+    albedo = _albedo(mesh, fragments, pixels, texture, mips)
     samples = torch.cat([torch.ones_like(depth), albedo, depth, normal, viewcos], -1)
     alpha, rgb, depth, normal, viewcos = _average(samples, pixels, covered, cameras, ssaa).split([1, 3, 1, 3, 1], -1)
     whole = alpha.clamp_min(1e-8)
@@ -73,7 +75,7 @@ def render_colours(
     texture: Float[Tensor, "h w 3"] | None = None,
     mips: list[Tensor] | None = None,
 ) -> tuple[Float[Tensor, "V H W 3"], Float[Tensor, "V H W 1"]]:
-    """rgb and alpha of `render_mesh`, for those who need nothing else; `mips`: the texture's `mip_levels`, if known."""
+    """rgb and alpha of `render_mesh`, for those who need nothing else."""
     _, fragments, (pixels, covered) = _rasterise(mesh, cameras, rasterizer, ssaa)
     albedo = _albedo(mesh, fragments, pixels, texture, mips)
     samples = torch.cat([torch.ones_like(albedo[:, :1]), albedo], -1)

@@ -32,6 +32,8 @@ from dg.priors.ldm_file import is_single_file, read_tensors
 from dg.priors.ldm_names import CC_PROJECTION
 from dg.priors.nearest import chosen, nearest_reference
 from dg.priors.one_token import spare_queries
+from dg.priors.savings import Savings
+from dg.priors.token_merging import merge_tokens
 from dg.types import Cameras, Condition, Prediction, Reference
 
 LAYOUT = dict.fromkeys(("unet", "vae", "image_encoder", "clip_camera_projection"), ("config.json",))
@@ -63,6 +65,8 @@ class Zero123(LatentPictures):
     about: licence, gated, download_gb: facts of the checkpoint, for messages and the manifest.
     pose: "zero123", or "stable_zero123" whose fourth number is the reference's polar angle.
     image_size: pictures are resized to this; the latents are 8 times smaller.
+    token_merging: share of the tokens that self-attention at the largest resolution leaves out (`token_merging`).
+    guidance_every, guidance_above, reuse, reuse_deg: what stage 1 does not ask for (`dg.priors.savings.Savings`).
     compile: how the networks run: `graph` replays them as CUDA graphs, `full` compiles them first (torch.compile, worth
         its minute in a long-lived worker), `none` runs them eagerly; `auto` is graph on CUDA and none elsewhere.
     device, dtype: where the networks run; dtype null is float16 on CUDA and float32 elsewhere.
@@ -82,10 +86,16 @@ class Zero123(LatentPictures):
         about: Mapping[str, Any] | None = None,
         pose: Literal["zero123", "stable_zero123"] = "zero123",
         image_size: int = 256,
+        token_merging: float = 0.0,
+        guidance_every: int = 1,
+        guidance_above: float = 0.0,
+        reuse: int = 0,
+        reuse_deg: float = 20.0,
         compile: Compile = "auto",
         device: str = "cpu",
         dtype: str | None = None,
     ) -> None:
+        self.savings = Savings(guidance_every, guidance_above, reuse, reuse_deg)
         self.device, self.dtype = placement(device, dtype)
         self.image_size, self.pose, self.compile = image_size, pose, checked_mode(compile, self.device)
         self.relative_views = pose == "zero123"  # it is not told the picture's own elevation
@@ -100,8 +110,10 @@ class Zero123(LatentPictures):
         self.source = source_of(checkpoint, place)
         self.unet, self.vae, self.image_encoder, self.projection = networks
         fast_layout(self.unet, self.device)
+        merge_tokens(self.unet, token_merging)
         spare_queries(self.unet)
         self._cached: tuple[Reference, _Known] | None = None
+        _ = self._contexts  # made now, so that copies of this prior (`dg.priors.shared`) use the same
 
     def _from_folder(self, folder: Path) -> list[Any]:
         from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -133,13 +145,23 @@ class Zero123(LatentPictures):
         if prompt:
             raise ValueError("prior=zero123 takes no prompt; leave prompt=null or choose a text prior")
         known = self._reference(reference)
-        relative = relative_pose_zero123 if self.pose == "zero123" else relative_pose_stable_zero123
         views = upload_cameras(cameras, self.device)  # where the networks are: no step waits for the angles
         index = nearest_reference(views, known.cameras)
         with torch.no_grad():
-            pose = relative(views, chosen(known.cameras, index)).to(known.embedding)
-            context = self.projection(torch.cat([known.embedding[index], pose], -1))[:, None]
+            context = self._contexts(views.c2w, chosen(known.cameras, index).c2w, known.embedding[index])
         return Condition(cameras, background, _Tokens(context, known.latent[index]))
+
+    @cached_property
+    def _contexts(self) -> Callable[..., Tensor]:
+        return self.accelerated(self._context, "condition")
+
+    def _context(
+        self, c2w: Float[Tensor, "B 4 4"], known: Float[Tensor, "B 4 4"], embedding: Float[Tensor, "B D"]
+    ) -> Float[Tensor, "B 1 D"]:
+        """The token: Linear([embedding, relative pose]). Forty small kernels, so one graph on a GPU."""
+        relative = relative_pose_zero123 if self.pose == "zero123" else relative_pose_stable_zero123
+        views, reference = (Cameras(x, x[:, :3, :3], 0, 0) for x in (c2w, known))  # only positions count
+        return self.projection(torch.cat([embedding, relative(views, reference).to(embedding)], -1))[:, None]
 
     @torch.no_grad()
     def _reference(self, reference: Reference) -> _Known:
@@ -161,13 +183,26 @@ class Zero123(LatentPictures):
         tokens: _Tokens = cond.extra
         return Prediction(*self._denoiser(z_t, t, tokens.latent, tokens.context).chunk(2))
 
+    @torch.no_grad()
+    def predict_conditional(self, z_t: Float[Tensor, "B 4 h w"], t: Int[Tensor, B], cond: Condition) -> Prediction:
+        """`predict` without the half that guidance compares with."""
+        tokens: _Tokens = cond.extra
+        return Prediction(self._half(z_t, t, tokens.latent, tokens.context))
+
+    @cached_property
+    def _half(self) -> Callable[..., Tensor]:
+        return self.accelerated(self._denoise_conditional, "UNet without guidance")
+
     def trainable_adapter(self, draw: torch.Generator, rank: int) -> LowRankAdapter:
         return LowRankAdapter(self.unet, self._conditional, draw, rank)
 
     def _conditional(self, z_t: Tensor, t: Tensor, cond: Condition) -> Float[Tensor, "B 4 h w"]:
         told: _Tokens = cond.extra
-        inputs = torch.cat([z_t.to(self.dtype), told.latent], 1)
-        return self.unet(inputs, t, encoder_hidden_states=told.context).sample.float()
+        return self._denoise_conditional(z_t, t, told.latent, told.context)
+
+    def _denoise_conditional(self, z_t: Tensor, t: Tensor, latent: Tensor, context: Tensor) -> Float[Tensor, "B 4 h w"]:
+        inputs = torch.cat([z_t.to(self.dtype), latent], 1)
+        return self.unet(inputs, t, encoder_hidden_states=context).sample.float()
 
     @cached_property
     def _denoiser(self) -> Callable[..., Tensor]:

@@ -6,6 +6,7 @@ gsplat compiles its kernels at the first use, once per installation (minutes; it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -92,20 +93,14 @@ class GsplatRasterizer:
         means_px = info["means2d"]
         if means_px.requires_grad:
             means_px.retain_grad()
-        projected = _settle(means_px, info, gaussians, canvas)
+        settling = _Settling(means_px, info, gaussians, canvas)
         renders, first = [], 0
         for view in views:
             rows, size = slice(first, first + len(view.cameras)), (view.cameras.width, view.cameras.height)
-            seen = Projected(*(x[rows] for x in vars(projected).values()))
-            renders.append(
-                Render(
-                    rgb=image[rows, : size[1], : size[0], :3],
-                    alpha=alpha[rows, : size[1], : size[0]],
-                    depth=image[rows, : size[1], : size[0], 3:],
-                    means_px=means_px if len(views) == 1 else _share(means_px, rows),
-                    radii_px=radii_px(seen, gaussians.opacities, *size),
-                )
-            )
+            pictures = image[rows, : size[1], : size[0], :3], alpha[rows, : size[1], : size[0]]
+            depth = image[rows, : size[1], : size[0], 3:]
+            positions = means_px if len(views) == 1 else _share(means_px, rows)
+            renders.append(_LateRender(*pictures, depth, positions, settling, rows, size))
             first = rows.stop
         return renders
 
@@ -132,23 +127,72 @@ def _share(means_px: Float[Tensor, "V N 2"], rows: slice) -> Float[Tensor, "v N 
     return share
 
 
-@torch.no_grad()
-def _settle(
-    means_px: Float[Tensor, "V N 2"], info: dict[str, Tensor], gaussians: Gaussians, cameras: Cameras
-) -> Projected:
-    """Writes the true position where gsplat drew nothing, and returns what it computed on the way to the pixels.
+class _Settling:
+    """Positions and covariances of what gsplat projected, put right when somebody asks.
 
-    gsplat leaves what belongs to Gaussians that it does not draw as it found the memory, and rounds radii up to whole
-    pixels. Its backward pass reads neither, so the memory may be written behind autograd's back. There the covariance
-    is 0 and so is the radius. Inverting gsplat's conics spares a second projection: 60 launches.
+    Nothing that the pictures need; so what a network does with the pictures is launched first, and these sixty launches
+    while it works.
     """
-    drawn = (info["radii"] > 0).all(-1)
-    positions, depths = image_positions(gaussians.means, cameras)
-    means_px.data.copy_(torch.where(drawn[..., None], means_px, positions))
-    conics = torch.where(drawn[..., None], info["conics"], 1.0)
-    xx, xy, yy = conics.unbind(-1)
-    covs = torch.stack([yy, -xy, xx], -1) / (xx * yy - xy * xy)[..., None]
-    return Projected(means_px.detach(), torch.where(drawn[..., None], covs, 0.0), conics, depths)
+
+    def __init__(
+        self, means_px: Float[Tensor, "V N 2"], info: dict[str, Tensor], gaussians: Gaussians, cameras: Cameras
+    ) -> None:
+        self.means_px, self.info, self.gaussians, self.cameras = means_px, info, gaussians, cameras
+        self._version = _version(gaussians.means)
+
+    @cached_property
+    @torch.no_grad()
+    def projected(self) -> Projected:
+        """What gsplat computed on the way to the pixels; writes the true position where it drew nothing.
+
+        gsplat leaves what belongs to Gaussians that it does not draw as it found the memory, and rounds radii up to
+        whole pixels. Its backward pass reads neither, so the memory may be written behind autograd's back. There the
+        covariance is 0 and so is the radius. Inverting gsplat's conics spares a second projection: 60 launches.
+        """
+        if _version(self.gaussians.means) != self._version:
+            raise RuntimeError(
+                "a render's positions and radii are asked for after its Gaussians have moved; ask before"
+            )
+        drawn = (self.info["radii"] > 0).all(-1)
+        positions, depths = image_positions(self.gaussians.means, self.cameras)
+        self.means_px.data.copy_(torch.where(drawn[..., None], self.means_px, positions))
+        conics = torch.where(drawn[..., None], self.info["conics"], 1.0)
+        xx, xy, yy = conics.unbind(-1)
+        covs = torch.stack([yy, -xy, xx], -1) / (xx * yy - xy * xy)[..., None]
+        return Projected(self.means_px.detach(), torch.where(drawn[..., None], covs, 0.0), conics, depths)
+
+
+def _version(tensor: Tensor) -> int:
+    """Grows with every change in place; tensors of inference mode do not count theirs."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+class _LateRender(Render):
+    """Computes `radii_px`, and what is not drawn of `means_px`, when asked: before the Gaussians are changed."""
+
+    def __init__(
+        self,
+        rgb: Tensor,
+        alpha: Tensor,
+        depth: Tensor,
+        positions: Float[Tensor, "V N 2"],
+        settling: _Settling,
+        rows: slice,
+        size: tuple[int, int],
+    ) -> None:
+        self.__dict__.update(
+            rgb=rgb, alpha=alpha, depth=depth, _positions=positions, _settling=settling, _rows=rows, _size=size
+        )
+
+    @cached_property
+    def means_px(self) -> Float[Tensor, "V N 2"]:  # type: ignore[override]
+        _ = self._settling.projected  # writes into the same memory
+        return self._positions
+
+    @cached_property
+    def radii_px(self) -> Float[Tensor, "V N"]:  # type: ignore[override]
+        seen = Projected(*(x[self._rows] for x in vars(self._settling.projected).values()))
+        return radii_px(seen, self._settling.gaussians.opacities, *self._size)
 
 
 def _empty(gaussians: Gaussians, cameras: Cameras, background: Float[Tensor, "V 3"]) -> Render:

@@ -100,8 +100,9 @@ class GaussianStage(L.LightningModule):
         lr = log_linear(frac / self.rates.means_until, self.rates.means_init, self.rates.means_final)
         optim_edit.set_lr(optimizer.optimizer, "means", lr)
         known, novel = self._renders(frac)
-        extra = {} if known is None else terms(self.losses, KnownViewLoss, frac, known, self._known_view()[1])
+        # the prior first: a GPU is at work on its networks while the rest is launched
         score, logs = self.score.loss(self.step, frac, novel)
+        extra = {} if known is None else terms(self.losses, KnownViewLoss, frac, known, self._known_view()[1])
         extra |= self._regularisers(frac, novel)
         penalty = self.densify.penalty(self._live())
         total = score + sum(extra.values()) + (0 if penalty is None else penalty)
@@ -150,9 +151,10 @@ class GaussianStage(L.LightningModule):
         """The known view, where a loss looks at it, and the step's novel views."""
         draw = generator(self.seed, "views", self.step)
         size, per_sample = self.resolution(frac), self.prior.views_per_sample
-        cameras = self.camera.sample(draw, self.reference_elevation_deg, size, per_sample)
-        cameras = upload_cameras(cameras, self.device)
-        background = upload(self.background.sample(draw, self.camera.batch_size, per_sample), self.device)
+        drawn = self.camera.sample(draw, self.reference_elevation_deg, size, per_sample)
+        behind = self.background.sample(draw, self.camera.batch_size, per_sample)
+        cameras, background = upload_cameras(drawn, self.device), upload(behind, self.device)
+        self.score.expect(cameras, background, (drawn, behind))
         absgrad = self.densify.absolute_gradient and self.densify.gathers(self.step)
         views = [View(cameras, background, absgrad)]
         if self.reference is not None and wanted(self.losses, KnownViewLoss):
@@ -186,6 +188,7 @@ class GaussianStage(L.LightningModule):
         checkpoint["gaussian_stage"] = {"step": self.step, "stats": {k: v.cpu() for k, v in vars(self.stats).items()}}
         if self.score.own is not None:
             checkpoint["own_score"] = self.score.own.state()
+        checkpoint["saved_answers"] = self.score.saved.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes over the checkpoint's number of Gaussians before Lightning copies the values in."""
@@ -196,6 +199,8 @@ class GaussianStage(L.LightningModule):
         self.stats = replace(self.stats, **state["stats"])
         if self.score.own is not None and "own_score" in checkpoint:
             self.score.own.load(checkpoint["own_score"])
+        if "saved_answers" in checkpoint:
+            self.score.saved.load(checkpoint["saved_answers"], self.params["means"].device)
 
 
 def _not_finite(step: int, bad: list[str]) -> str:

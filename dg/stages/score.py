@@ -18,9 +18,11 @@ from dg.core.transfer import upload
 from dg.priors.cut import encoded
 from dg.priors.magic123 import Member, members
 from dg.priors.protocol import Prior
+from dg.priors.savings import Savings
 from dg.stages.own_score import OwnScore
+from dg.stages.saved_answers import SavedAnswers, savings_of
 from dg.stages.views import NovelView
-from dg.types import Prediction, Reference
+from dg.types import Cameras, Condition, Prediction, Reference
 
 
 @dataclass
@@ -55,6 +57,7 @@ class Score:
     """The distillation of every prior that a run has (one, or magic123's parts), summed.
 
     Attributes:
+        saved: answers that are used again, where a prior's `savings` want it.
         own: learns the renders' own score, where the distillation needs it.
         looks: of the step that is being watched, by the prior's name; None: nobody watches, and nothing is kept.
     """
@@ -72,7 +75,35 @@ class Score:
         self.prior, self.distill, self.anneal = prior, distill, anneal
         self.reference, self.prompt, self.seed = reference, prompt, seed
         self.own = OwnScore(distill, seed) if isinstance(distill, VSD) else None
+        self.saved = SavedAnswers()
+        self._saving = any(savings_of(m.prior) != Savings() for m in members(prior).values())
+        if self._saving and self.own is not None:
+            raise ValueError(
+                "distill=vsd asks a prior for all of its answers: leave prior.reuse, guidance_every and guidance_above"
+            )
         self.looks: dict[str, Look] | None = None
+        self._expected: tuple[Cameras, dict[str, Condition]] | None = None
+
+    def expect(
+        self, cameras: Cameras, background: Float[Tensor, "B 3"], drawn: tuple[Cameras, Float[Tensor, "B 3"]]
+    ) -> None:
+        """What the priors are to be told of a step's views, before these are rendered; `drawn`: both on the CPU.
+
+        A rasteriser may wait for a GPU; what is launched before it costs nothing, what comes after keeps the GPU idle.
+        """
+        conditions = {n: self._condition(m, cameras, background) for n, m in members(self.prior).items()}
+        self._expected = cameras, conditions
+        if self._saving:
+            self.saved.look(*drawn)
+
+    def _condition(self, member: Member, cameras: Cameras, background: Float[Tensor, "B 3"]) -> Condition:
+        prompt = self.prompt if member.prompted else None
+        return member.prior.condition(self.reference, prompt, cameras, background)
+
+    def _told(self, name: str, member: Member, novel: NovelView) -> Condition:
+        if self._expected is not None and self._expected[0] is novel.cameras:
+            return self._expected[1][name]
+        return self._condition(member, novel.cameras, novel.background)
 
     def loss(self, step: int, frac: float, novel: NovelView) -> tuple[Tensor, dict[str, Any]]:
         """The loss, and what the log is to say of it."""
@@ -96,10 +127,9 @@ class Score:
             distill = replace(distill, weight=distill.weight * member.weight, guidance_scale=scale)
         rgb = novel.render.rgb.clamp(0, 1).permute(0, 3, 1, 2)
         z, on_rgb = encoded(prior, rgb)
-        prompt = self.prompt if member.prompted else None
-        condition = prior.condition(self.reference, prompt, novel.cameras, novel.background)
+        condition = self._told(name, member, novel)
         eps = torch.randn(z.shape, generator=generator(self.seed, f"noise/{name}".rstrip("/"), step))
-        predict: Predict = lambda z_t, steps: prior.predict(z_t, steps, condition)  # noqa: E731
+        predict: Predict = self.saved.predict(name, prior, condition, step, t)
         if self.own is not None:
             predict = self.own.beside(name, prior, z, condition)
         if self.looks is not None:

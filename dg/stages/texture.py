@@ -19,6 +19,7 @@ from dg.core.rng import generator
 from dg.core.transfer import upload_cameras
 from dg.meshraster.protocol import MeshRasterizer
 from dg.meshraster.render import render_colours, render_mesh
+from dg.meshraster.texture import mip_levels
 from dg.priors.protocol import Prior
 from dg.stages.readings import Guard, Readings
 from dg.stages.report import report
@@ -127,8 +128,9 @@ class TextureStage(L.LightningModule):
         frac = self.step / self.iters
         optimizer = self.optimizers()
         optimizer.zero_grad(set_to_none=True)
-        known = self._known_view_loss()
-        novel, logs = self._novel_view_loss(frac)
+        levels = self._levels()
+        known = self._known_view_loss(levels)
+        novel, logs = self._novel_view_loss(frac, levels)
         total = known + novel
         self.manual_backward(total)
         self.guard.look(self.step, total, {"the texture's logits": self.logits}, optimizer.optimizer)
@@ -137,29 +139,37 @@ class TextureStage(L.LightningModule):
         logs |= {"weight/known": self.options.reference_weight, "resolution": self.options.size}
         self.logged = report(self, self.step, logs, "refine")
 
-    def _render(self, cameras: Cameras, background: Tensor, ssaa: float, *, facing: bool) -> tuple[Tensor, Any]:
+    def _levels(self) -> list[Tensor]:
+        """The texture and its mip levels, made once a step for both renders (with `legacy_logit_mip` of logits)."""
+        return mip_levels(self.logits if self.options.legacy_logit_mip else self.logits.sigmoid())
+
+    def _render(
+        self, cameras: Cameras, background: Tensor, ssaa: float, levels: list[Tensor], *, facing: bool
+    ) -> tuple[Tensor, Any]:
         """Colours at the cameras' size, drawn at `ssaa` times of it; and, if `facing`, where the surface faces them."""
         large = cameras.resized(ceil8(cameras.height * ssaa), ceil8(cameras.width * ssaa))
         legacy = self.options.legacy_logit_mip
-        behind, texture = (torch.zeros_like(background), self.logits) if legacy else (background, self.logits.sigmoid())
+        behind = torch.zeros_like(background) if legacy else background
+        look = {"texture": levels[0], "mips": levels}
         if facing:
-            drawn = render_mesh(self._mesh, large, self.mesh_raster, behind, texture=texture)
+            drawn = render_mesh(self._mesh, large, self.mesh_raster, behind, **look)
             rgb, alpha = drawn.rgb, drawn.alpha
             faces_us = (alpha > 0) & (drawn.viewcos > self.options.min_viewcos)
         else:
-            rgb, alpha = render_colours(self._mesh, large, self.mesh_raster, behind, texture=texture)
+            rgb, alpha = render_colours(self._mesh, large, self.mesh_raster, behind, **look)
             faces_us = None
         if legacy:
             rgb = alpha * rgb.sigmoid() + (1 - alpha) * background[:, None, None]
         return rescale(rgb, cameras.height, cameras.width).clamp(0, 1), faces_us
 
-    def _known_view_loss(self) -> Tensor:
+    def _known_view_loss(self, levels: list[Tensor]) -> Tensor:
         if self.reference is None or not self.options.reference_weight:
             return torch.zeros((), device=self.device)
         size = self.options.reference_size
         ssaa = draw_ssaa(generator(self.seed, "refine/known-ssaa", self.step), self.options.max_ssaa)
         cameras, target = self._known(size)
-        rgb, faces_us = self._render(cameras, torch.ones(len(cameras), 3, device=self.device), ssaa, facing=True)
+        white = torch.ones(len(cameras), 3, device=self.device)
+        rgb, faces_us = self._render(cameras, white, ssaa, levels, facing=True)
         valid = rescale(faces_us.float(), size, size) > 0.99
         valid = valid & (target[..., 3:] > 0.99)  # where the picture itself is background, it says nothing
         return self.options.reference_weight * ((rgb - target[..., :3]) * valid).square().mean()
@@ -174,15 +184,16 @@ class TextureStage(L.LightningModule):
             self._reference = cameras, small.permute(0, 2, 3, 1)
         return self._reference
 
-    def _novel_view_loss(self, frac: float) -> tuple[Tensor, dict[str, float]]:
+    def _novel_view_loss(self, frac: float, levels: list[Tensor]) -> tuple[Tensor, dict[str, float]]:
         draw = generator(self.seed, "refine/views", self.step)
         size, per_sample = self.options.size, self.prior.views_per_sample
         cameras = self.camera.sample(draw, self.reference_elevation_deg, size, per_sample)
         cameras = upload_cameras(cameras, self.device)
         background = torch.ones(len(cameras), 3, device=self.device)
         ssaa = draw_ssaa(draw, self.options.max_ssaa)
-        rgb, _ = self._render(cameras, background, ssaa, facing=False)
+        # before the rasteriser, which waits for a GPU: what is launched there costs nothing
         condition = self.prior.condition(self.reference, self.prompt, cameras, background)
+        rgb, _ = self._render(cameras, background, ssaa, levels, facing=False)
         noise = generator(self.seed, "refine/noise", self.step)
         loss, logs = self.options.loss(rgb.permute(0, 3, 1, 2), self.prior, condition, noise, frac)
         return loss, logs | {"ssaa": ssaa}

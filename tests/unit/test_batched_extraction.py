@@ -53,6 +53,26 @@ def test_distances_are_exact():
     torch.testing.assert_close(got, torch.from_numpy(expected), rtol=1e-12, atol=0)
 
 
+def test_distances_in_each_of_many_pictures():
+    sources = torch.rand(4, 31, 17, generator=generator(1, "sources")) > 0.98
+    sources[2] = False
+    got = cavities.nearest_squared(sources, batch_axes=1)
+    assert (got[2] >= 3 * 31**2).all()
+    for v in (0, 1, 3):
+        expected = torch.from_numpy(ndimage.distance_transform_edt(~sources[v].numpy()))
+        torch.testing.assert_close(got[v].double().sqrt(), expected, rtol=1e-12, atol=0)
+
+
+def test_the_same_distances_to_contours(batched):
+    alpha = disc_views(0.4, VIEWS)
+    alpha[0], alpha[1] = 0.0, 1.0
+    expected = carve.silhouette_distance(alpha, 0.4)
+    batched()
+    got = carve.silhouette_distance(alpha, 0.4)
+    assert expected[0].isneginf().all() and expected[1].isposinf().all() and expected[2:].isfinite().all()
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_the_same_maxima_along_rays(batched):
     grid = lumps()
     expected = levelchoice.max_along_rays(grid, LOW)

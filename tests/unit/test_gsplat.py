@@ -195,3 +195,22 @@ def test_views_of_two_sizes_in_one_call(gsplat, monkeypatch):
         torch.testing.assert_close(ours.means_px.grad, theirs.means_px.grad, atol=1e-5, rtol=1e-4)
     for name, grad in results["together"][1].items():
         torch.testing.assert_close(grad, results["apart"][1][name], atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_radii_are_not_to_be_had_after_the_gaussians_have_moved(gsplat):
+    g = with_valid_opacity(scene(K=1))
+    views = [View(camera.orbit(0, a, 1.2, height=12), torch.ones(3)) for a in (0, 90)]
+    first, second = GsplatRasterizer().together(g, views)
+    kept = second.radii_px
+    g.means.add_(0.1)
+    assert second.radii_px is kept and first.radii_px.shape == kept.shape  # both come of one look at the projection
+    third = GsplatRasterizer()(g, views[0].cameras, torch.ones(3))
+    g.means.add_(0.1)
+    with pytest.raises(RuntimeError, match="after its Gaussians have moved"):
+        _ = third.means_px
+
+
+def test_tensors_of_inference_mode_are_rendered(gsplat):
+    with torch.inference_mode():
+        render = GsplatRasterizer()(with_valid_opacity(scene(K=1)), camera.orbit(0, 0, 1.2, height=12), torch.ones(3))
+        assert render.means_px.isfinite().all() and (render.radii_px > 0).any()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dg.core.clean import topology
-from dg.core.manifold import part_copies, split_non_manifold
+from dg.core.manifold import _stable_order, part_copies, split_non_manifold
 from dg.core.meshes import signed_volume, weld
 from dg.types import Mesh
 
@@ -95,3 +95,10 @@ def test_parted_copies_outlive_welding(cells):
 def test_a_mesh_without_copies_stays_as_it_is():
     mesh = cubes([(0, 0, 0), (1, 0, 0)])
     assert part_copies(mesh) is mesh
+
+
+@pytest.mark.parametrize("largest", [5, 1 << 20, 1 << 61])
+def test_order_is_that_of_a_stable_sort(largest):
+    key = np.random.default_rng(0).integers(0, largest, 500)
+    assert np.array_equal(_stable_order(key), np.argsort(key, kind="stable"))
+    assert len(_stable_order(key[:0])) == 0

@@ -1,6 +1,7 @@
 """Iso-surfaces, cavities, carving, the choice of the level, cleaning: properties of the results, mostly on spheres."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from dg.core.camera import orbit
 from dg.core.carve import hull_distance, seen_empty, silhouette_distance, solid_field
 from dg.core.cavities import outside
 from dg.core.clean import (
+    compact,
     decimate,
     merge_close_vertices,
     remove_degenerate,
@@ -370,3 +372,22 @@ def test_merging_coarsens():
     assert len(merged.faces) < 0.5 * len(mesh.faces)
     assert (merged.faces[:, 0] != merged.faces[:, 1]).all()
     assert (merged.vertices.norm(dim=1) - 0.4).abs().max() < 1.5 * ball().spacing
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.permutations(range(5)).map(lambda x: x[:3]), min_size=1, max_size=12))
+def test_topology_of_any_faces(faces):
+    """Against counting edges one by one."""
+    half = Counter(e for a, b, c in faces for e in ((a, b), (b, c), (c, a)))
+    closed = all(n == 1 and half[b, a] == 1 for (a, b), n in half.items())
+    edges, used = {tuple(sorted(e)) for e in half}, {v for f in faces for v in f}
+    parts = {v: {v} for v in used}
+    for a, b in edges:
+        joined = parts[a] | parts[b]
+        parts |= dict.fromkeys(joined, joined)
+    mesh = Mesh(torch.zeros(7, 3), torch.tensor(faces) + 1)
+    found = topology(mesh)
+    assert found.closed == closed and found.components == len({frozenset(p) for p in parts.values()})
+    assert found.euler == len(used) - len(edges) + len(faces)
+    small = compact(mesh)
+    assert len(small.vertices) == len(used) and sorted(small.faces.unique().tolist()) == list(range(len(used)))
