@@ -40,7 +40,7 @@ leaderboard: setup  ## our objects with known truth: every method measured, the 
 	$(RUN) -m dg.eval.board outputs/leaderboard --readme README.md --figures psnr_db,silhouette_iou,volume_iou/unaligned
 	cp outputs/leaderboard/leaderboard.md outputs/leaderboard/objects.csv experiments/leaderboard/
 
-experiments-smoke: setup  ## the smallest version of every experiment, about two minutes
+experiments-smoke: setup  ## the smallest version of every experiment: two at once, a minute or two
 	$(RUN) -m dg.experiment smoke
 
 bench: setup  ## timings, appended as records to benchmarks/results/

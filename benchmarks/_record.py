@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -103,15 +102,11 @@ def _portable(argument: str) -> str:
 
 
 def revision() -> str:
-    """The commit, with "+" if files differ from it; outside a git checkout what DG_REVISION says, else "unknown"."""
+    """`git_revision` in short: the commit, with "+" if the code differs from it; "unknown" where nothing tells."""
+    from dg.runtime.manifest import git_revision
 
-    def git(*args: str) -> str:
-        return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", "dg") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("DG_REVISION", "unknown")
+    commit, modified = git_revision()
+    return "unknown" if commit is None else commit[:12] + "+" * bool(modified)
 
 
 def _cpu() -> str:

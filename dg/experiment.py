@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from dg.runtime.errors import UserError
@@ -21,9 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs.add_argument("overrides", nargs="*", help="more overrides of evaluate.py: workers=4 device=cuda")
     runs.add_argument("--smoke", action="store_true", help="the smallest version, to see that it works; keeps nothing")
     runs.add_argument("--outdir", type=Path, default=Path("outputs/experiments"))
-    commands.add_parser("smoke", help="the smallest version of every experiment, one after the other")
-    reports = commands.add_parser("report", help="rewrite the table from the records")
+    smokes = commands.add_parser("smoke", help="the smallest version of every experiment")
+    smokes.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="so many at once")
+    reports = commands.add_parser("report", help="rewrite the table from the records, the picture where the runs lie")
     reports.add_argument("name")
+    reports.add_argument("--outdir", type=Path, default=Path("outputs/experiments"))
     shown = commands.add_parser("command", help="evaluate.py's command line, to start several workers of it by hand")
     shown.add_argument("name")
     shown.add_argument("overrides", nargs="*")
@@ -40,31 +44,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{name}: {definition.load(name).question}")
         elif options.what == "run":
             found = definition.load(options.name)
-            run.run(found, options.outdir, overrides, smoke=options.smoke)
+            if options.smoke:
+                print(run.smoke(found, options.outdir, overrides))
+            else:
+                run.run(found, options.outdir, overrides)
         elif options.what == "smoke":
-            _smoke(definition.names())
+            _smoke(definition.names(), options.workers)
         elif options.what == "command":
             found = definition.load(options.name)
             print(shlex.join(["python", *run.command(found, options.outdir, overrides)]))
         else:
-            run.report(definition.load(options.name))
+            run.report(definition.load(options.name), options.outdir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _smoke(names: Sequence[str]) -> None:
+def _smoke(names: Sequence[str], workers: int) -> None:
+    """The smallest version of each, `workers` at once on one thread each; tables as they come.
+
+    Raises:
+        UserError: names those that failed, after the others have run.
+    """
     from dg.runtime.experiment import definition, run
 
-    for name in names:
-        found = definition.load(name)
-        if found.needs_data:
-            print(f"{name}: left out, its objects are in a folder of yours (data=FOLDER)")
-            continue
+    def made(name: str) -> tuple[str, float]:
         start = time.monotonic()
-        run.run(found, Path("outputs/experiments"), ["overwrite=true"], smoke=True)
-        print(f"{name}: {time.monotonic() - start:.0f} s\n", flush=True)
+        small = definition.load(name)
+        text = run.smoke(small, Path("outputs/experiments"), ["overwrite=true", "threads=1"], quiet=True)
+        return text, time.monotonic() - start
+
+    left = [name for name in names if definition.load(name).needs_data]
+    for name in left:
+        print(f"{name}: left out, its objects are in a folder of yours (data=FOLDER)", flush=True)
+    failed = []
+    with ThreadPoolExecutor(workers) as pool:
+        running = {pool.submit(made, name): name for name in names if name not in left}
+        for done in as_completed(running):
+            try:
+                text, seconds = done.result()
+                print(f"{text}\n{running[done]}: {seconds:.0f} s\n", flush=True)
+            except UserError as error:
+                print(f"error: {error}", file=sys.stderr, flush=True)
+                failed.append(running[done])
+    if failed:
+        raise UserError(f"of {len(running)} experiments {len(failed)} failed: {', '.join(sorted(failed))}")
 
 
 if __name__ == "__main__":

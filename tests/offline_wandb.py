@@ -32,15 +32,26 @@ def payloads(data: bytes) -> Iterator[bytes]:
         position += HEADER + length
 
 
-def read(run: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The rows that were logged and the config, of a folder `offline-run-*`. Nested keys are joined with dots."""
+def records(run: Path) -> Iterator[Any]:
+    """The messages of a folder `offline-run-*`, in order."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     (file,) = run.glob("run-*.wandb")
-    rows, config = [], {}
     for payload in payloads(file.read_bytes()):
         record = Record()
         record.ParseFromString(payload)
+        yield record
+
+
+def group(run: Path) -> str:
+    """What the run belongs to, as W&B's pages group them."""
+    return next(record.run.run_group for record in records(run) if record.HasField("run"))
+
+
+def read(run: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows that were logged and the config, of a folder `offline-run-*`. Nested keys are joined with dots."""
+    rows, config = [], {}
+    for record in records(run):
         if record.HasField("history"):
             rows.append(_items(record.history.item))
         for update in (record.config.update, record.run.config.update):

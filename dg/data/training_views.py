@@ -91,7 +91,7 @@ class ViewBank:
         return move(x, self.device)
 
     def _draw_objects(self, m: int, generator: torch.Generator) -> Int[Tensor, "M"]:
-        weight = torch.tensor([w for *_, w in self.groups])
+        weight = torch.tensor([w for *_, w in self.groups], dtype=torch.float32)  # 0 and 1 may come as whole numbers
         group = torch.multinomial(weight, m, True, generator=generator)
         start, stop = (torch.tensor([g[i] for g in self.groups])[group] for i in (0, 1))
         return (start + (torch.rand(m, generator=generator) * (stop - start)).long()).clamp_max(stop - 1)
@@ -169,18 +169,29 @@ def training_pool(
 
     Args:
         library: the library's folder; None trains on procedural objects alone.
-        library_share: the weight of the library's objects in `ViewBank`'s draws.
+        library_share: the weight of the library's objects in `ViewBank`'s draws, 0 to 1.
+
+    Raises:
+        ValueError: the share is out of range, or leaves nothing to draw from.
     """
     from dg.data import library as shelf
     from dg.data.procedural import invent
 
+    if not 0 <= library_share <= 1:
+        raise ValueError(f"library_share={library_share} must be from 0 to 1")
     entries = [] if library is None else shelf.index(library)
     entries = [e for e in entries if shelf.permissive(e) and not shelf.held_out(e)]
     objects = [] if library is None else list(shelf.read(library, entries))
     n = len(objects)
     objects += invent([rng.key(seed, "procedural", i) for i in range(procedural)])
     groups = [(0, n, library_share), (n, len(objects), 1 - library_share)]
-    return ObjectPool.of(objects, device), [g for g in groups if g[1] > g[0]]
+    groups = [(start, stop, weight) for start, stop, weight in groups if stop > start and weight > 0]
+    if not groups:
+        raise ValueError(
+            f"library_share={library_share} of {n} library objects and {procedural} procedural ones leaves none to "
+            "train on; set library, procedural or library_share otherwise"
+        )
+    return ObjectPool.of(objects, device), groups
 
 
 def make_bank(

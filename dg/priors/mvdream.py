@@ -27,7 +27,7 @@ from dg.priors.latent import LatentPictures
 from dg.priors.ldm_file import is_single_file
 from dg.priors.multiview_load import Networks, from_file, from_folder
 from dg.priors.prompts import PromptEncoder
-from dg.priors.stable_diffusion import read_schedule
+from dg.priors.sd_schedule import read_schedule
 from dg.types import Cameras, Condition, Prediction, Reference
 
 LAYOUT = {

@@ -6,8 +6,6 @@ conditional before unconditional. There is no safety checker: nothing is shown t
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +26,7 @@ from dg.priors.latent import LatentPictures
 from dg.priors.ldm_file import is_single_file, read_tensors
 from dg.priors.ldm_names import CC_PROJECTION
 from dg.priors.prompts import PromptEncoder, load_tokenizer
+from dg.priors.sd_schedule import read_schedule, told_prediction
 from dg.types import Cameras, Condition, Prediction, Reference
 
 LAYOUT = {
@@ -180,48 +179,6 @@ class StableDiffusion(LatentPictures):
         if self.prediction_type == "v_prediction":
             answer = eps_from_v(z.float(), answer, per_sample(self.alpha_bar[steps], answer))
         return answer
-
-
-def told_prediction(path: Path, first_generation: bool) -> str:
-    """What the UNet of a single file predicts, which its tensors do not show.
-
-    1.x predicts noise; of 2.x the 512-pixel files do, and the 768-pixel ones v. Told by the configuration beside the
-    file (FILE.yaml with `parameterization: v`), else by the file's name (v2-1_768-ema-pruned.ckpt).
-
-    Raises:
-        ValueError: it cannot be told.
-    """
-    beside = path.with_suffix(".yaml")
-    if beside.is_file():
-        return "v_prediction" if re.search(r"parameterization:\s*[\"']?v\b", beside.read_text()) else "epsilon"
-    if first_generation or "512" in path.stem:
-        return "epsilon"
-    if "768" in path.stem:
-        return "v_prediction"
-    raise ValueError(
-        f"{path}: a Stable Diffusion 2.x that predicts noise or v, which the file does not say; give "
-        "prior.prediction_type=epsilon (512-pixel, 'base') or prior.prediction_type=v_prediction (768-pixel)"
-    )
-
-
-def read_schedule(path: Path) -> tuple[Float[Tensor, T], str]:
-    """(alpha_bar, "epsilon" or "v_prediction") of a scheduler_config.json; which sampler it names does not matter.
-
-    Raises:
-        ValueError: a schedule that Stable Diffusion's releases do not have.
-    """
-    config = json.loads(path.read_text())
-    kind, schedule = config.get("prediction_type", "epsilon"), config.get("beta_schedule")
-    if kind not in ("epsilon", "v_prediction"):
-        raise ValueError(f"{path}: prediction_type {kind} is unknown; expected epsilon or v_prediction")
-    plain = config.get("trained_betas") is None and not config.get("rescale_betas_zero_snr")
-    if schedule != "scaled_linear" or not plain:
-        raise ValueError(
-            f"{path}: expected beta_schedule scaled_linear without trained_betas and rescale_betas_zero_snr, "
-            f"found {schedule}{'' if plain else ' with one of them'}"
-        )
-    betas = float(config["beta_start"]), float(config["beta_end"])
-    return scaled_linear_alpha_bar(int(config.get("num_train_timesteps", 1000)), *betas), kind
 
 
 def _check_parts(unet: dict, vae: dict, text: object, checkpoint: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -195,7 +196,13 @@ def _build(node: Any, where: str, given: Mapping[str, Any]) -> Any:
     try:
         return target(**arguments)
     except (OSError, ImportError, ValueError, RuntimeError) as error:
-        raise UserError(f"{where}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{where}: {_with_keys_of(where, ' '.join(str(error).split()))}") from error
+
+
+def _with_keys_of(where: str, message: str) -> str:
+    """A component names its keys as if it stood at its group (prior.checkpoint=...); here by where it stands."""
+    group = where.partition(".")[0]
+    return re.sub(rf"(?<![\w.]){re.escape(group)}\.(?=[a-z_]+=)", f"{where}.", message)
 
 
 def inert(component: Any, where: str, iters: int) -> list[str]:

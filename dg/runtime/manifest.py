@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -21,6 +22,7 @@ from dg.io.files import write_json
 from dg.runtime.options import REPOSITORY
 
 NAME = "manifest.json"
+CODE = ("dg", "conf", "train.py", "evaluate.py")  # what decides the outcome of a run
 
 
 @dataclass
@@ -104,16 +106,20 @@ def device_name(device: torch.device) -> str:
 
 
 def git_revision() -> tuple[str | None, bool | None]:
-    """(commit of the code that runs, whether it was modified); (None, None) outside a checkout."""
+    """(commit of the code that runs, whether code or configs differ from it).
+
+    Outside a checkout what the environment's DG_REVISION says (COMMIT, or COMMIT+ where modified), else (None, None).
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(REPOSITORY), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
-    try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    try:  # records and pages that runs rewrite are no change of what runs
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", *CODE))
     except (OSError, subprocess.SubprocessError):
-        return None, None
+        told = os.environ.get("DG_REVISION")
+        return (told.removesuffix("+"), told.endswith("+")) if told else (None, None)
 
 
 def peak_memory_mb() -> float:

@@ -16,6 +16,7 @@ import yaml
 from dg.core.diffusion import scaled_linear_alpha_bar
 from dg.core.distill import SDS
 from dg.core.rng import generator
+from dg.runtime import compose
 from dg.runtime.build import build
 from tests.unit.test_distill_variants import normal, resting_point
 
@@ -32,6 +33,49 @@ def rows(group: str) -> dict[str, list[str]]:
     lines = (ROOT / "docs" / f"{group}.md").read_text().splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
     return {row[0].strip("`"): row[1:] for row in cells if not row[0].endswith("=`")}
+
+
+PAGES = {"prior": "priors", "refine": "loss", "ablation": "ablations", "protocol": "protocols"}
+PAGES |= {group: group for group in ("distill", "anneal", "densify", "init", "loss", "mesh")}
+UNCHANGED = ("none", "auto", "default", "csv", "tensorboard", "wandb", "fast", "anomaly", "profile", "trace")
+
+
+def told(group: str) -> dict[str, str]:
+    """Of the group's page, all options that stand in a table, with the last cell of their line."""
+    lines = (ROOT / "docs" / f"{PAGES.get(group, 'options')}.md").read_text().splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+    found = [(name, cells[-1]) for cells in table for name in re.findall(r"`([\w=]+)`", cells[0])]
+    if group in PAGES and group != "refine":
+        return {name: source for name, source in found if "=" not in name}
+    return {name.partition("=")[2]: source for name, source in found if name.startswith(f"{group}=")}
+
+
+@pytest.mark.parametrize("group", sorted(compose.groups(ROOT / "conf") - {"sweep"}))
+def test_every_option_of_every_group_stands_in_a_table_with_its_source(group: str) -> None:
+    """sweep's page is sweeps/README.md (test_sweeps.py)."""
+    listed = {name for name in options(group) if not name.startswith("_")}
+    assert set(told(group)) == listed - ({"none"} if group == "ablation" else set())
+    for option, source in told(group).items():
+        assert source or option in UNCHANGED, f"{group}={option} has no source"
+
+
+def test_the_readmes_table_leaves_no_option_out() -> None:
+    readme = (ROOT / "README.md").read_text()
+    rows = readme[readme.index("| group | options |") :].split("\n\n")[0].splitlines()[2:]
+    seen = set()
+    for row in rows:
+        groups, _, text = row.strip("| ").partition(" | ")
+        for group in re.findall(r"`(\w+)`", groups):
+            seen.add(group)
+            shown = set(re.findall(r"`(\w+)`", text))
+            if group != "ablation":  # five by name, the others' number
+                missing = {o for o in options(group) if not o.startswith("_")} - shown
+                assert missing <= ({"text"} if group == "loss" else {"none"} if group == "sweep" else set()), group
+    overlays = options("ablation") - {"none"}
+    (count,) = re.findall(r"the reviewers' (\w+):", readme)
+    numbers = ["sixteen", "seventeen", "eighteen", "nineteen", "twenty", "twenty-one", "twenty-two"]
+    assert numbers.index(count) + 16 == len(overlays) - 5
+    assert seen >= set(PAGES) - {"protocol"}
 
 
 def example(group: str, folder: Path) -> ModuleType:

@@ -12,7 +12,9 @@ import yaml
 
 from dg import experiment as command
 from dg.eval import records as store
+from dg.eval.records import Record
 from dg.io.mesh import save_mesh
+from dg.runtime.errors import UserError
 from dg.runtime.experiment import definition, run
 from dg.runtime.options import REPOSITORY
 from tests.shapes import ball
@@ -39,30 +41,46 @@ def test_the_smallest_of_an_experiment(tmp_path: Path, capsys: pytest.CaptureFix
     (folder / definition.FILE).write_text(yaml.safe_dump(content, sort_keys=False))
     found = definition.load("mine", tmp_path / "experiments")
     assert not found.needs_data and list(found.smallest().variants) == ["full", "no_densify"]
-    lines = run.run(found, tmp_path / "out", smoke=True)
-    assert [(line.variant, line.cases, line.failures) for line in lines if line.figure == "psnr_db"] == [
-        ("full", 1, 0),
-        ("no_densify", 1, 0),
-    ]
+    text = run.smoke(found, tmp_path / "out", quiet=True)
     records = store.read(tmp_path / "out" / "smoke" / "mine" / "records.jsonl")
     scores = {r.method: r.scores["psnr_db"] for r in records}
-    assert lines[0].mean.mean == pytest.approx(scores["full"])
-    assert lines[1].difference.mean == pytest.approx(scores["no_densify"] - scores["full"])
-    assert "| `no_densify` |" in capsys.readouterr().out
-    assert [p.name for p in folder.iterdir()] == [definition.FILE]
+    assert set(scores) == {"full", "no_densify"} and "1 object, 1 seed." in text
+    assert f"| `full` | {scores['full']:.2f} |" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| `no_densify` |")]
+    assert f"| {scores['no_densify']:.2f} |" in line and line.endswith("| 0/1 |")
+    assert capsys.readouterr().out == "" and [p.name for p in folder.iterdir()] == [definition.FILE]
+
+
+def test_a_failed_case_fails_the_smallest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / definition.FILE).write_text(yaml.safe_dump(CONTENT))
+    found = definition.load("mine", tmp_path)
+    bad = [Record(m, "p", "h", "ball", m, "splats", 0, "ours", {}, failure="burst") for m in ("full", "no_densify")]
+    monkeypatch.setattr(run, "_made", lambda *given, **named: bad)
+    with pytest.raises(UserError, match=r"mine: failed: full, no_densify; see .*smoke"):
+        run.smoke(found, tmp_path)
 
 
 def test_smoke_runs_all_that_need_no_folder_of_yours(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = []
-    monkeypatch.setattr(run, "run", lambda found, outdir, extra, smoke: asked.append((found.name, smoke)))
-    assert command.main(["smoke"]) == 0
+
+    def smoke(found: definition.Experiment, outdir: Path, extra: list[str], quiet: bool) -> str:
+        asked.append(found.name)
+        if found.name == "stages":
+            raise UserError("stages broke")
+        return f"table of {found.name}"
+
+    monkeypatch.setattr(run, "smoke", smoke)
+    assert command.main(["smoke", "--workers", "2"]) == 2
     names = definition.names()
     left = {name for name in names if definition.load(name).needs_data}
-    assert asked == [(name, True) for name in names if name not in left] and len(asked) >= 4
-    said = capsys.readouterr().out
-    assert all(f"{name}: left out" in said for name in left)
+    assert sorted(asked) == [name for name in names if name not in left] and len(asked) >= 4
+    said = capsys.readouterr()
+    assert all(f"{name}: left out" in said.out for name in left)
+    assert all(f"table of {name}\n{name}: 0 s" in said.out for name in asked if name != "stages")
+    assert "error: stages broke" in said.err and f"of {len(asked)} experiments 1 failed: stages" in said.err
     assert re.search(r"^experiments-smoke: .*\n\t\$\(RUN\) -m dg\.experiment smoke$", _makefile(), re.MULTILINE)
 
 

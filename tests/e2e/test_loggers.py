@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from dg.io.images import read_png
 from dg.io.mesh import load_mesh
 from dg.meshraster.cpu import CpuMeshRasterizer
 from dg.runtime.callbacks import StopSignal
+from dg.runtime.guidance import COLUMNS
 from dg.runtime.manifest import Manifest
 from dg.runtime.preview import Subject
 from dg.runtime.run import Run
 from dg.runtime.similarity import similarity
-from tests.offline_wandb import read
+from tests.offline_wandb import group, read
 from tests.runs import BARE, run, series
 from tests.shapes import ball
 
@@ -36,6 +38,7 @@ WANTED = (
         "preview.azimuths=1",
         "preview.turntable_frames=3",
         "preview.log_every=2",
+        "preview.guidance_every=2",
         "+clip._target_=tests.fake_clip.ColourScorer",
     ),
 )
@@ -50,7 +53,10 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("HOME", str(home))
         patch.setenv("NETRC", str(home / "netrc"))
         patch.setenv("WANDB_CONFIG_DIR", str(home))
-        made = run(tmp_path_factory.mktemp("out"), [*WANTED, "logger=[wandb,csv,tensorboard]", "mesh_format=obj"])
+        made = run(
+            tmp_path_factory.mktemp("out"),
+            [*WANTED, "logger=[wandb,csv,tensorboard]", "logger.wandb.group=ours", "mesh_format=obj"],
+        )
     os.environ.update(hidden)
     return made
 
@@ -60,6 +66,7 @@ def test_wandb_without_a_login_keeps_everything_on_disk(logged: Path) -> None:
     rows, config = read(offline)
     keys = set().union(*rows)
     assert keys >= SCALARS and keys >= FINAL
+    assert group(offline) == "ours"  # that a multirun's jobs are given its name: test_sweeps.py
     assert config["iters"] == 4 and config["densify"]["interval"] == 2 and config["name"] == logged.name
     of_step = {row["trainer/global_step"]: row for row in rows if "train/loss/total" in row}
     assert sorted(of_step) == [1, 2, 3, 4]
@@ -68,7 +75,7 @@ def test_wandb_without_a_login_keeps_everything_on_disk(logged: Path) -> None:
         assert of_step[row["step"]]["train/loss/total"] == pytest.approx(row["train/loss/total"], rel=1e-5)
     pictures = [k.removesuffix("._type") for row in rows for k, v in row.items() if v == "image-file"]
     assert sorted(pictures) == sorted(
-        2 * ["train/render/novel", "train/render/reference"]
+        2 * ["train/render/novel", "train/render/reference", "train/guidance"]
         + ["refine/render/novel", "refine/render/reference"]
         + ["overview"]
     )  # steps 2 and 4 of 4, the last of stage 2, and the sheet at the end
@@ -86,6 +93,17 @@ def test_wandb_gets_the_textured_mesh_and_the_turntable(logged: Path) -> None:
     assert torch.allclose(shown.texture, made.texture, atol=1 / 255)
     (video,) = (row["turntable.path"] for row in rows if row.get("turntable._type") == "video-file")
     assert (offline / "files" / video).read_bytes() == (logged / "turntable.mp4").read_bytes()
+
+
+def test_wandb_gets_what_the_prior_was_shown_and_said(logged: Path) -> None:
+    """A strip of render, noisy picture, estimate behind it and gradient, the same as in the run's folder."""
+    (offline,) = (logged / "wandb").glob("offline-run-*")
+    rows, _ = read(offline)
+    sent = {r["trainer/global_step"]: r["train/guidance.path"] for r in rows if "train/guidance.path" in r}
+    assert sorted(sent) == [2, 4]
+    for step, name in sent.items():
+        shown, made = (read_png(f) for f in (offline / "files" / name, logged / "guidance" / f"step_{step:05d}.png"))
+        assert torch.equal(shown[..., :3], made[..., :3]) and made.shape[1] > len(COLUMNS) * 64
 
 
 def test_csv_and_tensorboard_get_the_same_numbers(logged: Path) -> None:

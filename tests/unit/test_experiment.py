@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from dg.eval import records as store
 from dg.eval.board.statistics import holm, sign_flip_p
 from dg.eval.records import Record
 from dg.experiment import main
+from dg.io.images import read_png, write_png
 from dg.runtime.compose import compose
 from dg.runtime.errors import UserError
 from dg.runtime.evaluation.methods import given_name, own_overrides
@@ -158,3 +160,32 @@ def test_without_records_or_markers_the_mend_is_named(tmp_path: Path) -> None:
     (found.folder / "README.md").write_text("no markers")
     with pytest.raises(UserError, match="table: begin"):
         run.report(found)
+
+
+def test_effects_stand_side_by_side(tmp_path: Path) -> None:
+    """A column for every variant at every stage; what has not all of them is left out; report makes it again."""
+    found = load(written(tmp_path, PLAIN | {"stages": ["mesh", "coarse"], "shown": ["a", "b"]}), tmp_path)
+    board = tmp_path / "out" / "mine"
+    colours = {("full", "mesh"): 0.0, ("full", "coarse"): 0.3, ("none", "mesh"): 0.6, ("none", "coarse"): 0.9}
+    made = []
+    for (method, stage), grey in colours.items():
+        for item in "ab":
+            if (method, stage, item) == ("none", "coarse", "b"):
+                continue
+            files = [f"{method}-{stage}-{item}-{view}.png" for view in range(2)]
+            for view, file in enumerate(files):
+                write_png(board / file, torch.full((8, 8, 3), grey if view == run.SHOWN_VIEW else 1.0))
+            key = f"{method}{item}"
+            scores = {"psnr_db": 20 + grey, "silhouette_iou": 0.9}
+            made.append(Record(key, "p", "h", item, method, stage, 0, "ours", scores, pictures=tuple(files)))
+    run._keep(found, made)
+    for record in made:
+        store.append(board / "records.jsonl", record)
+    run.report(found, tmp_path / "out")
+    sheet = read_png(found.folder / "effects.png")[..., :3]
+    strip = sheet[sheet.shape[0] - 90]  # amid the only row of tiles
+    levels = [round(float(level), 1) for level in strip[:, 0]]
+    seen = [level for level, group in itertools.groupby(levels) if len(list(group)) > 100]
+    assert seen == [0.0, 0.3, 0.6, 0.9]
+    (found.folder / "effects.png").unlink()
+    assert run.effects(found, [r for r in made if r.item == "b"], board) == []

@@ -21,6 +21,7 @@ RANK = {
     "eval": 5,
     "stages": 6,
     "runtime": 7,
+    "doctor": 8,
     "experiment": 8,
     "sweep": 8,
 }

@@ -129,6 +129,30 @@ def test_recentred_references_fill_the_frame(bank):
     assert sum(0.7 < f < 0.9 for f in fills) >= 2
 
 
+@pytest.mark.parametrize(("share", "drawn"), [(0, {2, 3, 4}), (1, {0, 1}), (0.5, {0, 1, 2, 3, 4})])
+def test_the_librarys_share_of_what_is_drawn(share: float, drawn: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two objects of a library and three invented ones; 0 and 1 as the command line gives them, whole numbers."""
+    shelf = procedural.invent([11, 12])
+    monkeypatch.setattr(library, "index", lambda folder: [{}, {}])
+    monkeypatch.setattr(library, "permissive", lambda entry: True)
+    monkeypatch.setattr(library, "held_out", lambda entry: False)
+    monkeypatch.setattr(library, "read", lambda folder, entries: shelf)
+    made = make_bank(
+        torch.device("cpu"), library="shelf", procedural=3, rasterizer=CpuMeshRasterizer(), instances=2, targets=1,
+        library_share=share,
+    )  # fmt: skip
+    seen = made._draw_objects(4000, torch.Generator().manual_seed(0))
+    assert set(seen.tolist()) == drawn
+    assert float((seen < 2).float().mean()) == pytest.approx(share, abs=0.03)
+
+
+def test_shares_that_leave_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="library_share=1 of 0 library objects and 3 procedural ones leaves none"):
+        training_pool(None, 3, "cpu", library_share=1)
+    with pytest.raises(ValueError, match=r"library_share=65 must be from 0 to 1"):
+        training_pool(None, 3, "cpu", library_share=65)
+
+
 def test_batches_pair_pictures_with_their_cameras(bank):
     """A reference drawn as its own target has the reference's picture and camera."""
     generator = torch.Generator().manual_seed(0)

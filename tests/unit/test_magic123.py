@@ -15,7 +15,7 @@ from dg.core.rng import generator
 from dg.io.mesh import load_mesh
 from dg.priors.magic123 import Magic123, Member, members, stable_diffusion_member, zero123_member
 from dg.priors.point import PointPrior
-from dg.runtime.build import check
+from dg.runtime.build import build, check
 from dg.runtime.errors import UserError
 from dg.runtime.manifest import Manifest
 from dg.stages.score import Score
@@ -97,6 +97,12 @@ def test_members_are_checked_strictly(tmp_path: Path) -> None:
         zero123_member(checkpoint=folder, t_min=0.7, t_max=0.2)
     with pytest.raises(ValueError, match="at least one"):
         Magic123(parts={})
+
+
+def test_a_members_missing_weights_name_the_members_own_key(tmp_path: Path) -> None:
+    node = {"_target_": "dg.priors.magic123.zero123_member", "checkpoint": str(tmp_path)}
+    with pytest.raises(UserError, match=r"prior\.parts\.zero123\.checkpoint=.* not found there"):
+        build({"_target_": "dg.priors.magic123.Magic123", "parts": {"zero123": node}}, "prior")
 
 
 def test_a_picture_and_a_prompt_become_a_mesh(tmp_path: Path) -> None:

@@ -38,10 +38,17 @@ def test_object_is_closed_framed_and_painted(name):
     assert mesh.texture.shape[-1] == 3 and mesh.texture.min() >= 0 and mesh.texture.max() <= 1
     colours = torch.unique((mesh.texture.reshape(-1, 3) * 255).round(), dim=0)
     assert len(colours) >= 5
-    # front and back differ, and the front is not its own mirror image
-    front, back = picture(mesh, 64), picture(mesh, 64, azimuth_deg=180.0)
-    assert (front - back.flip(1)).abs().mean() > 0.002
-    assert (front - front.flip(1)).abs().mean() > 0.002
+    # Front and back differ, and the front is not its own mirror image. By the share of the object's pixels, since thin
+    # objects fill little of the picture: of a rocket without window glint and bent flame it is 0, of ours 2 %.
+    front, back = picture(mesh, 128), picture(mesh, 128, azimuth_deg=180.0)
+    assert differing(front, back.flip(1)) > 0.01
+    assert differing(front, front.flip(1)) > 0.01
+
+
+def differing(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The share of what either covers where a channel differs by more than 0.2."""
+    covered = (one[..., 3] > 0.5) | (other[..., 3] > 0.5)
+    return float((((one - other).abs().amax(-1) > 0.2) & covered).sum() / covered.sum())
 
 
 def test_texture_shows_the_models_colour_where_the_surface_is():

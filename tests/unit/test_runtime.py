@@ -94,6 +94,27 @@ def test_facts_for_the_manifest() -> None:
     assert revision is None or len(revision) == 40
 
 
+@pytest.mark.parametrize(
+    ("told", "facts", "short"),
+    [
+        ("4e63672c03103b+", ("4e63672c03103b", True), "4e63672c0310+"),
+        ("4e63672", ("4e63672", False), "4e63672"),
+        (None, (None, None), "unknown"),
+    ],
+)
+def test_a_copy_without_history_is_told_its_revision(
+    told: str | None, facts: tuple, short: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks._record import revision
+
+    monkeypatch.setattr("dg.runtime.manifest.REPOSITORY", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.delenv("DG_REVISION", raising=False)
+    if told is not None:
+        monkeypatch.setenv("DG_REVISION", told)
+    assert git_revision() == facts and revision() == short
+
+
 def test_reports_become_flat_entries() -> None:
     assert flat("mesh", {"faces": 3, "seconds": {"clean": 1.5}}) == {"mesh/faces": 3, "mesh/seconds/clean": 1.5}
 

@@ -15,7 +15,8 @@ from dg.priors import ldm_names as ldm
 from dg.priors import ldm_parts as parts
 from dg.priors.clip_vocabulary import packaged
 from dg.priors.ldm_file import read_tensors
-from dg.priors.stable_diffusion import StableDiffusion, told_prediction
+from dg.priors.sd_schedule import told_prediction
+from dg.priors.stable_diffusion import StableDiffusion
 from dg.priors.zero123 import Zero123
 from dg.types import Reference
 from tests import tiny_checkpoints, tiny_single_files

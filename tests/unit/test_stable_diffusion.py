@@ -15,7 +15,8 @@ from dg.core.camera import orbit
 from dg.core.diffusion import add_noise, eps_from_v, guide
 from dg.core.perp_neg import VIEWS
 from dg.priors.checkpoint import choose_files
-from dg.priors.stable_diffusion import LAYOUT, StableDiffusion, read_schedule
+from dg.priors.sd_schedule import read_schedule
+from dg.priors.stable_diffusion import LAYOUT, StableDiffusion
 from tests import tiny_checkpoints
 
 CAMERAS = orbit([-10, 20], [15, -100], 2.5, height=64)  # front, side

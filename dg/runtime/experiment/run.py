@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from dg.eval import records as store
+from dg.eval.board.notation import stage_name
 from dg.eval.records import Record
 from dg.io.files import write_text
 from dg.runtime.errors import UserError
@@ -40,10 +41,8 @@ def command(experiment: Experiment, outdir: Path, extra: Sequence[str] = ()) -> 
     ]
 
 
-def run(experiment: Experiment, outdir: Path, extra: Sequence[str] = (), *, smoke: bool = False) -> list[table.Line]:
+def run(experiment: Experiment, outdir: Path, extra: Sequence[str] = ()) -> list[table.Line]:
     """Makes what is missing, then rewrites records, table and picture.
-
-    With `smoke`, makes `Experiment.smallest` in a folder of its own and prints its table, nothing more.
 
     Cases that records.jsonl beside the experiment holds are not made again: a case is named by a hash over all that
     decides it, so what has changed since is.
@@ -51,29 +50,54 @@ def run(experiment: Experiment, outdir: Path, extra: Sequence[str] = (), *, smok
     Raises:
         UserError: evaluate.py refused, or nothing came out.
     """
-    if smoke:
-        experiment, outdir = experiment.smallest(), outdir / "smoke"
     board = outdir / experiment.name
-    if not smoke:
-        _hand_over(experiment, board)
-    overrides = [*(experiment.smoke if smoke else ()), *extra]
-    done = subprocess.run([sys.executable, *command(experiment, outdir, overrides)], cwd=REPOSITORY)
-    if done.returncode:
-        raise UserError(f"experiment {experiment.name}: evaluate.py ended with {done.returncode}; its message is above")
-    mine = _own(experiment, store.read(board / "records.jsonl"))
-    found = table.lines(experiment, mine)
-    if not found:
-        raise UserError(f"experiment {experiment.name}: no records in {board}")
-    if smoke:
-        print(table.markdown(found, experiment))
-        return found
+    _hand_over(experiment, board)
+    mine = _made(experiment, outdir, extra)
     _keep(experiment, mine)
-    effects(experiment, mine, board)
-    return report(experiment)
+    return report(experiment, outdir)
 
 
-def report(experiment: Experiment) -> list[table.Line]:
-    """Rewrites table.csv and README.md's table from the records that are there.
+def smoke(experiment: Experiment, outdir: Path, extra: Sequence[str] = (), *, quiet: bool = False) -> str:
+    """Makes `Experiment.smallest` in a folder of its own, leaves what stands beside the question, returns the table.
+
+    Args:
+        quiet: what evaluate.py says is shown only where it fails.
+
+    Raises:
+        UserError: evaluate.py refused, nothing came out, or a case failed.
+    """
+    small = experiment.smallest()
+    own = [*experiment.smoke, *_figures_alone(experiment), *extra]
+    found = table.lines(small, _made(small, outdir / "smoke", own, quiet=quiet))
+    failed = sorted({f"{line.block}/{line.variant}".strip("/") for line in found if line.failures})
+    if failed:
+        raise UserError(f"experiment {experiment.name}: failed: {', '.join(failed)}; see {outdir / 'smoke'}")
+    return table.markdown(found, small)
+
+
+def _figures_alone(experiment: Experiment) -> list[str]:
+    """Nothing is measured that the table does not show: half of a small case's time is scoring."""
+    metrics = ",".join(dict.fromkeys(f"'{figure.partition('/')[0]}'" for figure in experiment.figures))
+    headline = ",".join(f"'{figure}'" for figure in experiment.figures)
+    return [f"protocol.metrics=[{metrics}]", f"protocol.headline=[{headline}]"]
+
+
+def _made(experiment: Experiment, outdir: Path, extra: Sequence[str], *, quiet: bool = False) -> list[Record]:
+    """evaluate.py's records, after it has made what they lack."""
+    asked = [sys.executable, *command(experiment, outdir, extra)]
+    pipe = subprocess.PIPE if quiet else None
+    done = subprocess.run(asked, cwd=REPOSITORY, stdout=pipe, stderr=subprocess.STDOUT if quiet else None, text=True)
+    if done.returncode:
+        print(done.stdout or "", end="", file=sys.stderr)
+        raise UserError(f"experiment {experiment.name}: evaluate.py ended with {done.returncode}; its message is above")
+    mine = _own(experiment, store.read(outdir / experiment.name / "records.jsonl"))
+    if not table.lines(experiment, mine):
+        raise UserError(f"experiment {experiment.name}: no records in {outdir / experiment.name}")
+    return mine
+
+
+def report(experiment: Experiment, outdir: Path | None = None) -> list[table.Line]:
+    """Rewrites table.csv and README.md's table from the kept records, and effects*.png where OUTDIR has the pictures.
 
     Raises:
         UserError: there are none, or README.md has no markers.
@@ -92,6 +116,9 @@ def report(experiment: Experiment) -> list[table.Line]:
         raise UserError(f"{readme.name} of experiment {experiment.name} must hold {BEGIN} and {END}, each once")
     head, tail = page[: page.index(BEGIN)], page[page.index(END) + len(END) :]
     write_text(readme, f"{head}{BEGIN}\n{text}\n{END}{tail}")
+    if outdir is not None:
+        board = outdir / experiment.name
+        effects(experiment, _own(experiment, store.read(board / "records.jsonl")), board)
     print(text)
     return found
 
@@ -127,28 +154,29 @@ def _hand_over(experiment: Experiment, board: Path) -> None:
 
 
 def effects(experiment: Experiment, records: Sequence[Record], board: Path) -> list[Path]:
-    """effects[_BLOCK].png: variants side by side, a row per shown object, at the first seed.
+    """effects[_BLOCK].png: variants, and their stages, side by side; a row per shown object, at the first seed.
 
-    What has no picture is left out; a block without any leaves its file as it is.
+    An object of which a picture is missing is left out; a block without any leaves its file as it is.
     """
     from dg.eval.overview import Row, overview
     from dg.io.images import read_png, write_png
 
     made = []
+    several = len(experiment.stages) > 1
+    columns = [(variant, stage) for variant in experiment.variants for stage in experiment.stages]
+    names = [f"{variant}, {stage_name(stage)}" if several else variant for variant, stage in columns]
+    pictures = {
+        (r.item, r.method, r.stage): board / r.pictures[SHOWN_VIEW]
+        for r in records
+        if r.seed == experiment.seeds[0] and len(r.pictures) > SHOWN_VIEW
+    }
     for block in experiment.blocks:
         rows = []
         for item in experiment.shown:
-            mine = {
-                r.method: board / r.pictures[SHOWN_VIEW]
-                for r in records
-                if r.item == item and r.seed == experiment.seeds[0] and r.stage == experiment.stages[0]
-                if len(r.pictures) > SHOWN_VIEW
-            }
-            files = [mine.get(experiment.method(block, variant)) for variant in experiment.variants]
+            files = [pictures.get((item, experiment.method(block, variant), stage)) for variant, stage in columns]
             if all(file is not None and file.is_file() for file in files):
                 rows.append(Row(item, "", [read_png(file)[..., :3] for file in files if file is not None]))
         if rows:
-            sheet = overview(block or experiment.name, list(experiment.variants), rows, tile=160)
             made.append(experiment.folder / (f"effects_{block}.png" if block else "effects.png"))
-            write_png(made[-1], sheet)
+            write_png(made[-1], overview(block or experiment.name, names, rows, tile=160))
     return made
