@@ -24,7 +24,7 @@ def unwrap(
     *,
     resolution: int = 1024,
     padding: int = 2,
-    piece_faces: int | None = 700,
+    piece_faces: int | None = 1500,
     straightness: float = 2.0,
 ) -> Mesh:
     """The mesh with `uv` in [0, 1] and `faces_uv`; vertices and faces stay as they are, an old texture is dropped.

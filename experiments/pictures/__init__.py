@@ -1,0 +1,1 @@
+"""The README's pictures. See README.md beside this file."""
