@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +45,11 @@ def shipped(name: str, outdir: Path) -> Path:
     return train(name, picture, outdir) / "overview.png"
 
 
+def keep(picture: Path, to: Path) -> None:
+    """With a palette of its own: a third of the size, and no difference to be seen."""
+    Image.open(picture).convert("RGB").quantize(256).save(to, optimize=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.pictures")
     parser.add_argument("--data", type=Path, required=True, help=f"holds {', '.join(FOUR.values())}")
@@ -53,15 +57,15 @@ def main() -> None:
     options = parser.parse_args()
     pictures = ROOT / "docs" / "pictures"
     for name in ("robot", "teddy"):
-        shutil.copy(shipped(name, options.outdir), pictures / f"{name}.png")
+        keep(shipped(name, options.outdir), pictures / f"{name}.png")
     rows = []
     for name, file in FOUR.items():
         folder = train(name.replace(" ", "_"), (options.data / file).resolve(), options.outdir)
         rows.append(Row(name, "", sides(folder)))
-    sheet = pictures / "four.png"
+    sheet = options.outdir / "four.png"
     write_png(sheet, overview("zero123_mini, default settings: the mesh from all sides", list(SIDES), rows, tile=150))
-    Image.open(sheet).convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(sheet, optimize=True)
-    print(sheet)
+    keep(sheet, pictures / sheet.name)
+    print(pictures / sheet.name)
 
 
 if __name__ == "__main__":
