@@ -55,14 +55,17 @@ def overview(
         top = head + i * step
         for j, (name, picture) in enumerate(zip(columns, row.pictures, strict=True)):
             left = _MARGIN + lead + j * (tile + _MARGIN)
-            draw.text((left, top), f"{row.label} · {name}" if j == 0 else name, fill=_INK, font=text)
+            if j == 0:
+                name = f" · {name}"
+                name = _fitted(row.label, text, tile - text.getlength(name)) + name
+            draw.text((left, top), name, fill=_INK, font=text)
             if j == 0:
                 draw.text((left, top + line), row.fact, fill=_FAINT, font=small)
             _paste(sheet, draw, picture, left, top + 2 * line, tile)
     return torch.from_numpy(np.asarray(sheet, dtype=np.float32) / 255)
 
 
-def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
     while len(text) > 1 and font.getlength(text) > width:
         text = text[:-2].rstrip() + "…"
     return text

@@ -41,7 +41,8 @@ def find_checkpoint(checkpoint: str, revision: str | None, layout: Layout, *, ha
     Raises:
         FileNotFoundError: it is not there or parts are missing; names what was found and what was expected.
     """
-    return at_hand(checkpoint, revision, layout, hint=hint) or _download(checkpoint, revision, layout, half, hint)
+    there = at_hand(checkpoint, revision, layout, hint=hint)
+    return there or _download(*unpinned(checkpoint, revision), layout, half, hint)
 
 
 def unpinned(checkpoint: str, revision: str | None) -> tuple[str, str | None]:
@@ -75,21 +76,24 @@ def at_hand(checkpoint: str, revision: str | None, layout: Layout, *, hint: str)
         raise FileNotFoundError(
             f"prior.checkpoint={checkpoint}: no such folder, and not a hub id of the form owner/name"
         )
-    return _cached(checkpoint, revision, layout, hint)
+    from huggingface_hub import constants
 
-
-def _cached(checkpoint: str, revision: str | None, layout: Layout, hint: str) -> Path | None:
-    from huggingface_hub import constants, snapshot_download
-
-    try:
-        cached = Path(snapshot_download(checkpoint, revision=revision, local_files_only=True))
-        if not lacking(cached, layout):
-            return cached
-    except Exception:  # the hub client raises its own, requests', httpx's and OS errors
-        pass
+    cached = cached_folder(checkpoint, revision)
+    if cached is not None and not lacking(cached, layout):
+        return cached
     if constants.HF_HUB_OFFLINE:
         raise _not_there(checkpoint, "HF_HUB_OFFLINE is set", hint)
     return None
+
+
+def cached_folder(checkpoint: str, revision: str | None) -> Path | None:
+    """What the hub's cache has of a hub id (without its pin), complete or not; None: nothing."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(checkpoint, revision=revision, local_files_only=True))
+    except Exception:  # the hub client raises its own, requests', httpx's and OS errors
+        return None
 
 
 def _not_there(checkpoint: str, reason: str, hint: str) -> FileNotFoundError:
@@ -103,7 +107,6 @@ def _download(checkpoint: str, revision: str | None, layout: Layout, half: bool,
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import RevisionNotFoundError
 
-    checkpoint, revision = unpinned(checkpoint, revision)
     try:
         names = HfApi().list_repo_files(checkpoint, revision=revision)
         made = Path(

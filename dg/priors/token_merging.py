@@ -34,21 +34,25 @@ def merging(tokens: Float[Tensor, "B N D"], share: float) -> tuple[Map, Map]:
     into = nearest.gather(1, merged)
 
     def merge(x: Float[Tensor, "B N D"]) -> Float[Tensor, "B M D"]:
-        sources, wide = x[:, source], lambda index: index[..., None].expand(-1, -1, x.shape[-1])
-        total = x[:, target].scatter_add(1, wide(into), sources.gather(1, wide(merged)))
+        sources = x[:, source]
+        total = x[:, target].scatter_add(1, _wide(into, x), sources.gather(1, _wide(merged, x)))
         count = torch.ones_like(total[..., :1]).scatter_add(1, into[..., None], torch.ones_like(into[..., None]).to(x))
-        return torch.cat([sources.gather(1, wide(kept)), total / count], 1)
+        return torch.cat([sources.gather(1, _wide(kept, x)), total / count], 1)
 
     def unmerge(y: Float[Tensor, "B M D"]) -> Float[Tensor, "B N D"]:
-        wide = lambda index: index[..., None].expand(-1, -1, y.shape[-1])  # noqa: E731
         alone, targets = y[:, : kept.shape[1]], y[:, kept.shape[1] :]
         sources = y.new_empty(len(y), len(source), y.shape[-1])
-        sources = sources.scatter(1, wide(kept), alone).scatter(1, wide(merged), targets.gather(1, wide(into)))
+        sources = sources.scatter(1, _wide(kept, y), alone)
+        sources = sources.scatter(1, _wide(merged, y), targets.gather(1, _wide(into, y)))
         out = y.new_empty(len(y), len(source) + len(target), y.shape[-1])
         out[:, target], out[:, source] = targets, sources
         return out
 
     return merge, unmerge
+
+
+def _wide(index: Int[Tensor, "B M"], tokens: Float[Tensor, "B N D"]) -> Int[Tensor, "B M D"]:
+    return index[..., None].expand(-1, -1, tokens.shape[-1])
 
 
 def _split(count: int, device: torch.device) -> tuple[Int[Tensor, " D"], Int[Tensor, " S"]]:

@@ -109,7 +109,7 @@ def chosen_by(files: Sequence[Path]) -> dict[str, str]:
     """Config group -> the option that a prior's file takes instead of train.yaml's; of the first file that is there."""
     file = next((f for f in files if f.is_file()), None)
     entries = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", []) if file else []
-    swaps = [_swap(entry, file) for entry in entries if isinstance(entry, Mapping)]
+    swaps = (_swap(entry, file) for entry in entries if str(next(iter(entry), "")).startswith("override /"))
     return {group.partition("@")[0]: option for group, option in swaps}
 
 

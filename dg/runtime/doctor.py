@@ -9,9 +9,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 
@@ -93,24 +91,17 @@ def _install(package: str) -> str:
     return importlib.import_module(at[package]).INSTALL if package in at else f"pip install {package}"
 
 
-def weights(prior: str, cached: Callable[..., Any] | None = None) -> str | None:
-    """Whether a public prior's checkpoint is in the hub's cache; None for priors without one.
-
-    Args:
-        cached: stands for the hub client's `snapshot_download`.
-    """
-    from dg.priors.checkpoint import lacking, unpinned
+def weights(prior: str) -> str | None:
+    """Whether a public prior's checkpoint is in the hub's cache; None for priors without one."""
+    from dg.priors.checkpoint import cached_folder, lacking, unpinned
 
     node = compose.compose(REPOSITORY / "conf", "train", [f"prior={prior}"]).prior
     layout = getattr(locate(node["_target_"], "prior"), "layout", None)
     if layout is None or not node.get("checkpoint"):
         return None
     name, revision = unpinned(node["checkpoint"], node.get("revision"))
-    if cached is None:
-        from huggingface_hub import snapshot_download as cached
-    try:
-        folder = Path(cached(name, revision=revision, local_files_only=True))
-    except Exception:  # the hub's client has its own kinds, and OS errors
+    folder = cached_folder(name, revision)
+    if folder is None:
         return f"not here: the first run downloads {name}, {node['about']['download_gb']:g} GB"
     missing = lacking(folder, layout)
     return f"{name} lacks {', '.join(missing)}: the next run downloads them" if missing else f"{name} is here"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dg.runtime import compose, launch
-from dg.runtime.ablation import Overlay, clash, leaves, read
+from dg.runtime.ablation import Overlay, chosen_by, clash, leaves, read
 from dg.runtime.errors import UserError
 from tests.config import test_groups as groups
 from tests.config.test_groups import CONF, ROOT, picture  # noqa: F401 - a fixture
@@ -167,3 +167,11 @@ def test_a_profiles_options_yield_to_overlays_and_the_command_line(picture: Path
     assert anneal("ablation=fast_anneal") == ("LinearAnneal", 0.8)
     assert anneal("prior=silhouette") == ("LinearAnneal", 0.98)
     assert anneal("prior=zero123") == ("LinearAnneal", 0.98)
+
+
+def test_what_a_priors_file_chooses(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("defaults: [base, {net: small}, {override /anneal@_global_.anneal: uniform}, _self_]\n")
+    assert chosen_by([tmp_path / "absent.yaml", file]) == {"anneal": "uniform"}
+    file.write_text("weight: 1\n")
+    assert chosen_by([file]) == chosen_by([tmp_path / "absent.yaml"]) == {}

@@ -57,14 +57,15 @@ def test_a_gpu_that_torch_does_not_see(
     assert said in doctor.gpu()
 
 
-def test_a_checkpoint_in_the_cache(tmp_path: Path) -> None:
+def test_a_checkpoint_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = tiny_checkpoints.zero123(tmp_path / "zero123")
 
     def cached(name: str, *, revision: str | None, local_files_only: bool) -> str:
         assert name == "ashawkey/zero123-xl-diffusers" and len(revision) == 40 and local_files_only
         return str(made)
 
-    assert doctor.weights("zero123", cached) == "ashawkey/zero123-xl-diffusers is here"
+    monkeypatch.setattr("huggingface_hub.snapshot_download", cached)
+    assert doctor.weights("zero123") == "ashawkey/zero123-xl-diffusers is here"
     (made / "unet" / "config.json").unlink()
-    assert "lacks unet/config.json" in doctor.weights("zero123", cached)
-    assert doctor.weights("zero123_mini", cached) is None and doctor.weights("magic123", cached) is None
+    assert "lacks unet/config.json" in doctor.weights("zero123")
+    assert doctor.weights("zero123_mini") is None and doctor.weights("magic123") is None

@@ -22,7 +22,6 @@ from dg.runtime.options import REPOSITORY
 log = logging.getLogger("dg")
 
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
-CAPTION = 21  # characters above a tile
 SHOWN_VIEW = 1  # of the protocol's views: 45 degrees to the side, where front and hidden side both show
 
 
@@ -171,14 +170,12 @@ def effects(experiment: Experiment, records: Sequence[Record], board: Path) -> l
         for r in records
         if r.seed == experiment.seeds[0] and len(r.pictures) > SHOWN_VIEW
     }
-    room = max(6, CAPTION - len(names[0]))
     for block in experiment.blocks:
         rows = []
         for item in experiment.shown:
             files = [pictures.get((item, experiment.method(block, variant), stage)) for variant, stage in columns]
             if all(file is not None and file.is_file() for file in files):
-                short = item if len(item) <= room else f"{item[: room - 1]}…"
-                rows.append(Row(short, "", [read_png(file)[..., :3] for file in files if file is not None]))
+                rows.append(Row(item, "", [read_png(file)[..., :3] for file in files if file is not None]))
         if rows:
             made.append(experiment.folder / (f"effects_{block}.png" if block else "effects.png"))
             write_png(made[-1], overview(block or experiment.name, names, rows, tile=160))
