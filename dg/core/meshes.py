@@ -57,9 +57,41 @@ def weld(mesh: Mesh) -> Mesh:
     )
 
 
+def unique_rows(rows: Float[Tensor, "N C"]) -> tuple[Float[Tensor, "M C"], Int[Tensor, " N"]]:
+    """The distinct rows in lexicographic order, and of which each row is one. -0 equals 0; no NaN.
+
+    What `torch.unique(dim=0)` finds by comparing rows, by sorting single 64-bit numbers, one sort for each column after
+    the first: ten times as fast at 60,000 rows of two.
+    """
+    rows = rows + 0.0
+    first_column, *others = (_ordinal(column) for column in rows.unbind(1))
+    group = first_column if others else _numbered(first_column)
+    for ordinal in others:
+        group = _numbered(group * 2**32 + ordinal)  # both of 32 bits
+    first = torch.zeros(int(group.max()) + 1 if len(group) else 0, dtype=torch.long, device=rows.device)
+    first[group] = torch.arange(len(rows), device=rows.device)
+    return rows[first], group
+
+
+def _ordinal(values: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
+    """Integers from -2^31 to 2^31 in the same order: of float32 the bits, below zero turned round; else their ranks."""
+    if values.dtype != torch.float32:
+        return _numbered(values)
+    bits = values.contiguous().view(torch.int32)
+    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
+
+
+def _numbered(values: Tensor) -> Int[Tensor, " N"]:
+    """The place of each value among the distinct ones."""
+    ordered, order = values.sort()
+    steps = torch.zeros_like(order)
+    steps[1:] = (ordered[1:] != ordered[:-1]).cumsum(0)
+    return torch.empty_like(order).index_copy_(0, order, steps)
+
+
 def _first_equal(rows: Float[Tensor, "P 3"]) -> Int[Tensor, " P"]:
     """For each row the index of the first one that equals it. -0 equals 0, as the sum with 0 is +0 for both."""
-    _, group = torch.unique(rows + 0.0, dim=0, return_inverse=True)
+    _, group = unique_rows(rows)
     index = torch.arange(len(rows), device=rows.device)
     first = torch.full_like(index, len(rows)).scatter_reduce(0, group, index, "amin")
     return first[group]

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from dg.core.facegrid import face_grid, paint_corners
+from dg.core.meshes import unique_rows
 from dg.io.atlas import pack, tile
 from dg.io.srgb import linear_from_srgb, srgb_from_linear
 from dg.types import Mesh
@@ -75,7 +76,7 @@ def merge_parts(parts: list[Part]) -> Mesh:
         corner_uv, texture = np.concatenate([p.corner_uv for p in parts]), None
     else:
         corner_uv, texture = _one_texture(parts)
-    uv, index = torch.unique(torch.from_numpy(corner_uv.reshape(-1, 2).astype(np.float32)), dim=0, return_inverse=True)
+    uv, index = unique_rows(torch.from_numpy(corner_uv.reshape(-1, 2).astype(np.float32)))
     texture = None if texture is None else torch.from_numpy(np.ascontiguousarray(texture, np.float32))
     return Mesh(vertices, faces, uv, index.reshape(-1, 3), texture)
 

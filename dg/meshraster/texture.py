@@ -2,19 +2,20 @@
 
 Conventions: row 0 of the texture is at v = 0, texel centres at +0.5, clamped at the border, any size. `sample_torch` is
 the definition and runs on any device. `sample` has the same values and gradients: on the CPU by a compiled kernel, on a
-GPU by gathering the eight texels around each pixel, which waits for nothing.
+GPU by nvdiffrast's or, without it, by gathering the eight texels around each pixel. Neither waits for the GPU.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dg.core.transfer import constant
+from dg.meshraster import texture_library
 from dg.meshraster._jit import compiled, side_by_side
+from dg.meshraster.mips import mip_level, mip_levels
 
 _PIECE = 1 << 16  # pixels per unit of work in the forward pass
 
@@ -35,6 +36,9 @@ def sample(
         mask: only these pixels are looked up; the others are 0.
         mips: `mip_levels(texture)` where they are known already.
     """
+    if texture_library.usable(texture):
+        levels = [texture] if uv_dxy is None else mip_levels(texture) if mips is None else mips
+        return texture_library.sample_nvdiffrast(levels, uv, uv_dxy, mask)
     if texture.device.type != "cpu":
         return sample_gather(texture, uv, uv_dxy, mask, mips)
     if texture.dtype not in (torch.float32, torch.float64):
@@ -116,32 +120,6 @@ def _around(
     rows, columns = [start + width * v.int() for v in (y, y1)], [v.int() for v in (x, x1)]
     index = torch.stack([row + column for row in rows for column in columns])
     return index, torch.stack([a * b * share for a in (1 - fy, fy) for b in (1 - fx, fx)])
-
-
-def mip_levels(texture: Float[Tensor, "h w C"]) -> list[Tensor]:
-    """The texture and its halvings down to one texel. Sides are rounded down; a texel is the mean of what it covers."""
-    levels = [texture]
-    image = texture.permute(2, 0, 1)[None]
-    while max(image.shape[-2:]) > 1:
-        h, w = image.shape[-2:]
-        if h % 2 or w % 2:
-            image = F.adaptive_avg_pool2d(image, (max(h // 2, 1), max(w // 2, 1)))
-        else:
-            image = F.avg_pool2d(image, 2)
-        levels.append(image[0].permute(1, 2, 0))
-    return levels
-
-
-def mip_level(uv_dxy: Float[Tensor, "N 4"], size: tuple[int, int], count: int) -> Float[Tensor, " N"]:
-    """log2 of the footprint's longer half-axis in texels (the Jacobian's largest singular value), in [0, count - 1]."""
-    height, width = size
-    jacobian = uv_dxy.double()
-    jacobian = jacobian * constant((width, width, height, height), jacobian)
-    a = jacobian[:, 0].square() + jacobian[:, 2].square()
-    b = jacobian[:, 1].square() + jacobian[:, 3].square()
-    c = jacobian[:, 0] * jacobian[:, 1] + jacobian[:, 2] * jacobian[:, 3]
-    longest_squared = (a + b) / 2 + ((a - b).square() / 4 + c.square()).sqrt()
-    return (0.5 * longest_squared.clamp_min(1e-30).log2()).clamp(0, count - 1)
 
 
 def _pixels(uv: Tensor, mask: Tensor | None) -> Int[Tensor, " n"]:

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dg.data.known import known_mesh
+from dg.meshraster.mips import mip_levels
 from dg.meshraster.protocol import MeshRasterizer
 from dg.meshraster.render import render_colours
-from dg.meshraster.texture import mip_levels
 from dg.priors.exact import ExactScore
 from dg.types import Cameras, Mesh, Reference
 

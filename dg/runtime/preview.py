@@ -17,9 +17,9 @@ from dg.eval.metrics import psnr, silhouette_iou
 from dg.eval.overview import Row, overview
 from dg.io.images import write_png
 from dg.io.video import write_mp4
+from dg.meshraster.mips import mip_levels
 from dg.meshraster.protocol import MeshRasterizer
 from dg.meshraster.render import render_colours
-from dg.meshraster.texture import mip_levels
 from dg.raster.protocol import Rasterizer
 from dg.runtime.logging import log
 from dg.runtime.run import Run

@@ -17,9 +17,9 @@ from dg.core.camera import spherical
 from dg.core.picture import over
 from dg.core.rng import generator
 from dg.core.transfer import upload_cameras
+from dg.meshraster.mips import mip_levels
 from dg.meshraster.protocol import MeshRasterizer
 from dg.meshraster.render import render_colours, render_mesh
-from dg.meshraster.texture import mip_levels
 from dg.priors.protocol import Prior
 from dg.stages.readings import Guard, Readings
 from dg.stages.report import report

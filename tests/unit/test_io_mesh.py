@@ -13,7 +13,7 @@ import trimesh
 from PIL import Image
 
 from dg.core.camera import orbit
-from dg.core.meshes import face_areas, signed_volume, vertex_normals, weld
+from dg.core.meshes import face_areas, signed_volume, unique_rows, vertex_normals, weld
 from dg.core.rng import generator
 from dg.io.mesh import load_mesh, save_mesh
 from dg.io.mesh_ply import vertex_colours
@@ -380,3 +380,16 @@ def test_quantised_positions_are_refused(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="quantised positions"):
         load_mesh(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_unique_rows_are_those_that_torch_finds(columns, dtype):
+    values = torch.tensor([-1e30, -2.5, -1e-40, -0.0, 0.0, 1e-40, 0.3, 1.0, 7e9], dtype=dtype)
+    rows = values[torch.randint(len(values), (200, columns), generator=generator(columns, "rows"))]
+    expected, which = torch.unique(rows + 0.0, dim=0, return_inverse=True)
+    found, index = unique_rows(rows)
+    assert torch.equal(found, expected)
+    assert torch.equal(index, which)
+    assert len(expected) < len(rows)
+    assert [len(x) for x in unique_rows(rows[:0])] == [0, 0]

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from dg.core.camera import orbit
 from dg.core.rng import generator
 from dg.meshraster.cpu import CpuMeshRasterizer
+from dg.meshraster.mips import mip_level, mip_levels
 from dg.meshraster.render import render_colours, render_mesh
-from dg.meshraster.texture import mip_level, mip_levels, sample, sample_torch
+from dg.meshraster.texture import sample, sample_torch
 from dg.types import Mesh
 
 SIZES = [(8, 8), (5, 7), (1, 1), (1, 6), (13, 2)]

@@ -10,9 +10,11 @@ import torch
 from dg.core.camera import orbit
 from dg.core.rng import generator
 from dg.meshraster import render as rendering
+from dg.meshraster import texture_library
 from dg.meshraster.cpu import CpuMeshRasterizer
+from dg.meshraster.mips import mip_levels
 from dg.meshraster.render import render_colours, render_mesh
-from dg.meshraster.texture import mip_levels, sample_gather, sample_torch
+from dg.meshraster.texture import sample, sample_gather, sample_torch
 from dg.types import Mesh
 from tests.sync_count import Reads
 
@@ -87,3 +89,52 @@ def test_rendering_every_pixel_equals_rendering_the_covered_ones(every_pixel, ss
     for name, value in both().items():
         torch.testing.assert_close(value, expected[name], atol=2e-6, rtol=1e-5, msg=name)
     assert 0 < expected["alpha"].mean() < 0.9
+
+
+class Library:
+    """nvdiffrast's `texture`, as far as it is used: one texture, a picture of coordinates, mip levels handed in."""
+
+    def texture(self, tex, uv, uv_da=None, mip=None, *, filter_mode, boundary_mode):
+        assert boundary_mode == "clamp"
+        assert all(x is None or x.is_contiguous() for x in (tex, uv, uv_da, *(mip or ())))
+        assert (filter_mode == "linear-mipmap-linear") == bool(mip) == (uv_da is not None)
+        assert len(tex) == len(uv) == 1
+        return sample_gather(tex[0], uv, uv_da, None, [tex[0], *(level[0] for level in mip or ())])
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("shape", [(2, 8, 16), (1, 5, 8), (1, 1, 13)])
+@pytest.mark.parametrize("footprints", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_library_is_asked_for_the_definition(monkeypatch, size, shape, footprints, masked):
+    monkeypatch.setattr(texture_library, "library", Library)
+    monkeypatch.setattr(texture_library, "usable", lambda texture: True)
+    _equals_the_definition(size, shape, footprints, masked, torch.device("cpu"), torch.float64, 1e-9)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [*SIZES, (256, 256)])
+@pytest.mark.parametrize("shape", [(2, 8, 16), (1, 5, 8), (1, 1, 13), (1, 256, 256)])
+@pytest.mark.parametrize("footprints", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_nvdiffrast_looks_up_as_defined(size, shape, footprints, masked):
+    pytest.importorskip("nvdiffrast.torch")
+    _equals_the_definition(size, shape, footprints, masked, torch.device("cuda"), torch.float32, 2e-4)
+
+
+def _equals_the_definition(size, shape, footprints, masked, device, dtype, tolerance):
+    g = generator(0, "texture")
+    texture = torch.rand(*size, 3, generator=g, dtype=torch.float64)
+    uv = torch.rand(*shape, 2, generator=g, dtype=torch.float64) * 1.4 - 0.2
+    uv_dxy = (torch.rand(*shape, 4, generator=g, dtype=torch.float64) - 0.5) * 0.2 if footprints else None
+    mask = torch.rand(*shape, generator=g) < 0.7 if masked else None
+    pull, results = torch.randn(*shape, 3, generator=g, dtype=torch.float64), []
+    for function, place, kind in ((sample, device, dtype), (sample_torch, torch.device("cpu"), torch.float64)):
+        there = [None if x is None else x.to(place, kind) for x in (uv, uv_dxy)]
+        leaf = texture.to(place, kind).requires_grad_()
+        out = function(leaf, *there, None if mask is None else mask.to(place))
+        (out * pull.to(place, kind)).sum().backward()
+        results.append([x.detach().cpu().double() for x in (out, leaf.grad)])
+    torch.testing.assert_close(results[0][0], results[1][0], atol=tolerance, rtol=0)
+    scale = float(results[1][1].abs().max())
+    torch.testing.assert_close(results[0][1], results[1][1], atol=tolerance * scale, rtol=0)
