@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 RECORDS = HERE / "records.jsonl"
 README = HERE / "README.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
-COLUMNS = ("variant", "x_0 PSNR (dB)", "against base", "by s / a", "picture withheld", "mean sample PSNR", "IoU",
+COLUMNS = ("variant", "GPU", "x_0 PSNR (dB)", "against base", "by s / a", "picture withheld", "mean sample PSNR", "IoU",
            "parameters", "pictures/s", "pictures", "ms GPU", "ms CPU")  # fmt: skip
 
 
@@ -36,25 +36,43 @@ def done(records: list[dict]) -> set[str]:
 
 
 def latest(records: list[dict]) -> list[dict]:
-    """The newest record of each variant, best first, failures last. A success isn't displaced by a later failure."""
-    newest: dict[str, dict] = {}
+    """The newest record of each variant on each device, best first against the base of the same device, failures last.
+
+    A success isn't displaced by a later failure.
+    """
+    newest: dict[tuple[str, str], dict] = {}
     for record in records:
-        if record.get("failure") is None or newest.get(record["variant"], record).get("failure") is not None:
-            newest[record["variant"]] = record
-    return sorted(newest.values(), key=lambda r: -(r["x0_mean"] if r.get("failure") is None else float("-inf")))
+        key = record["variant"], record.get("device", "")
+        if record.get("failure") is None or newest.get(key, record).get("failure") is not None:
+            newest[key] = record
+    found = list(newest.values())
+    return sorted(found, key=lambda r: (r.get("failure") is not None, -_gain(r, found)))
+
+
+def _gain(record: dict, records: list[dict]) -> float:
+    """dB of x_0 above the base that was trained on the same device: as many seconds are more steps on a faster one."""
+    if record.get("failure") is not None:
+        return 0.0
+    here = (r for r in records if r.get("device") == record.get("device") and r.get("failure") is None)
+    base = next((r["x0_mean"] for r in here if r["variant"] == "base"), None)
+    return record["x0_mean"] - (base or 0.0)
 
 
 def table(records: list[dict]) -> str:
-    """Markdown, sorted by the mean of x_0's PSNR over the noise levels."""
+    """Markdown, sorted by the mean of x_0's PSNR over the noise levels, against the base on the same device."""
     rows = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
     ordered = latest(records)
-    base = next((r["x0_mean"] for r in ordered if r["variant"] == "base" and r.get("failure") is None), None)
     for r in ordered:
         if r.get("failure") is not None:
             rows.append(f"| {r['variant']} | failed: {r['failure'].replace('|', '/')} |" + " - |" * (len(COLUMNS) - 2))
             continue
-        cells = [r["variant"] + ("" if r["compiled"] else " (not compiled)"), f"{r['x0_mean']:.2f}"]
-        cells.append("" if base is None or r["variant"] == "base" else f"{r['x0_mean'] - base:+.2f}")
+        compared = any(x["variant"] == "base" and x.get("device") == r.get("device") for x in ordered)
+        cells = [
+            r["variant"] + ("" if r["compiled"] else " (not compiled)"),
+            _short(r["device"]),
+            f"{r['x0_mean']:.2f}",
+        ]
+        cells.append(f"{_gain(r, ordered):+.2f}" if compared and r["variant"] != "base" else "")
         cells.append(" / ".join(f"{v:.1f}" for v in r["x0_psnr"]))
         cells.append(f"{sum(r['without_picture']) / len(r['without_picture']):.2f}")
         sampled = r.get("samples")
@@ -63,11 +81,19 @@ def table(records: list[dict]) -> str:
         cells += ["-" if r[k] is None else f"{r[k]:.2f}" for k in ("ms_gpu", "ms_cpu")]
         rows.append(f"| {' | '.join(cells)} |")
     good = [r for r in ordered if r.get("failure") is None]
-    if good:
+    facts = {f"{r['device']}, {r['budget_s']:g} s each, revision {r['revision']}, seed {r['seed']}": r for r in good}
+    if facts:
         r = good[0]
-        facts = f"{r['device']}, {r['budget_s']:g} s each, revision {r['revision']}, seed {r['seed']}"
-        rows += ["", f"{facts}. Copied input {r['copy_psnr']:.2f} dB, empty background {r['blank_psnr']:.2f} dB."]
+        rows += [
+            "",
+            f"{'; '.join(facts)}. Copied input {r['copy_psnr']:.2f} dB, empty background {r['blank_psnr']:.2f} dB.",
+        ]
     return "\n".join(rows)
+
+
+def _short(device: str) -> str:
+    """ "H100" of "NVIDIA H100 80GB HBM3"."""
+    return device.removeprefix("NVIDIA ").split()[0] if device.startswith("NVIDIA ") else "CPU"
 
 
 def write_table(made: str, readme: Path = README) -> None:
