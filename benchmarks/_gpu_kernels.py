@@ -32,7 +32,7 @@ def kernels(bench: Bench, prior: Zero123, n: int, size: int) -> None:
     """Of the parts of a step: in bench.summary["kernels"]."""
     found = bench.summary["kernels"] = {}
     given, seen = _gpu_networks.unet_inputs(prior, 1), _gpu_networks.picture(prior).requires_grad_()
-    for way in _gpu_networks.ways(bench, ("eager", "channels-last graph")):
+    for way in _gpu_networks.ways(bench, ("eager", "channels-last graph", _gpu_networks.FUSED)):
         denoise = _gpu_networks.run_as(way, prior._denoise, prior.unet, prior.device)
         encode = _gpu_networks.run_as(way, prior._encode, prior.vae, prior.device)
         slope = torch.randn_like(encode(seen))

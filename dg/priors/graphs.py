@@ -17,12 +17,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dg.priors.fused_norms import fuse_group_norms
+from dg.priors.group_norm import kernels_work
+
 log = logging.getLogger("dg")
 
 Compile = Literal["auto", "graph", "full", "none"]
 MODES = ("auto", "graph", "full", "none")
 KEPT = 6  # recordings of one function: each keeps memory for all of its intermediate values
 WARM_UP = 2  # runs before recording: libraries choose algorithms and get workspace, which no recording may do
+FUSED_NORMS = True  # `fast_layout` replaces group norms; the benchmark of the networks measures without, too
 
 
 def checked_mode(mode: str, device: torch.device) -> Compile:
@@ -41,12 +45,21 @@ def checked_mode(mode: str, device: torch.device) -> Compile:
     return mode  # type: ignore[return-value]
 
 
-def fast_layout(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """On a GPU the convolutions' weights in channels-last order, in which tensor cores read them; else unchanged.
+def fast_layout(unet: torch.nn.Module, vae: torch.nn.Module, device: torch.device, mode: Compile) -> None:
+    """On a GPU: convolutions in channels-last order, in which tensor cores read their inputs. Elsewhere nothing.
 
-    For the UNets: the autoencoder, with few channels on many pixels, is a fifth slower in it (docs/gpu_speed.md).
+    Where torch's group norms can be replaced by those that know this order, they are, and the autoencoder is brought
+    into it too; with torch's it would be a fifth slower (docs/gpu_speed.md). torch.compile makes kernels of its own.
     """
-    return network.to(memory_format=torch.channels_last) if device.type == "cuda" else network  # type: ignore[call-overload]
+    if device.type != "cuda":
+        return
+    networks = [unet]
+    if FUSED_NORMS and mode != "full" and kernels_work(device):
+        networks.append(vae)
+        for network in networks:
+            fuse_group_norms(network)
+    for network in networks:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def accelerated(

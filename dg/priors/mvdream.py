@@ -113,7 +113,7 @@ class MultiView(LatentPictures, ABC):
         _check_parts(networks, checkpoint)
         self.unet, self.vae, self.image_encoder = networks.unet, networks.vae, networks.image_encoder
         self.alpha_bar = self.alpha_bar.to(self.device)
-        fast_layout(self.unet, self.device)
+        fast_layout(self.unet, self.vae, self.device, self.compile)
         self.prompts = PromptEncoder(networks.tokenizer, networks.text_encoder, self.device)
         self.negative_prompt = negative_prompt or usual_negative_prompt
         self.shrink = 2 ** (len(self.vae.config.block_out_channels) - 1)  # pictures to latents

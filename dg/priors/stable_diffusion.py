@@ -96,7 +96,7 @@ class StableDiffusion(LatentPictures):
             self.prediction_type = prediction_type or self.prediction_type
         self.source = source_of(checkpoint, place)
         self.alpha_bar = self.alpha_bar.to(self.device)
-        fast_layout(self.unet, self.device)
+        fast_layout(self.unet, self.vae, self.device, self.compile)
         _check_parts(self.unet.config, self.vae.config, text.config, checkpoint)
         self.prompts = PromptEncoder(tokenizer, text, self.device)
         self.image_size = _image_size(image_size, self.unet.config, self.vae.config)

@@ -109,7 +109,7 @@ class Zero123(LatentPictures):
             networks = self._from_folder(place)
         self.source = source_of(checkpoint, place)
         self.unet, self.vae, self.image_encoder, self.projection = networks
-        fast_layout(self.unet, self.device)
+        fast_layout(self.unet, self.vae, self.device, self.compile)
         merge_tokens(self.unet, token_merging)
         spare_queries(self.unet)
         self._cached: tuple[Reference, _Known] | None = None
