@@ -12,7 +12,7 @@ BEGIN = "<!-- measured: begin, by python -m benchmarks.public_priors --write doc
 END = "<!-- measured: end -->"
 COLUMNS = (
     *("prior", "dtype", "load s", "stage 1 ms/step at 128, 256, 512", "stage 2 ms/step"),
-    *("peak MB stage 1", "peak MB stage 2", "device"),
+    *("peak MB stage 1", "peak MB stage 2", "device", "revision"),
 )
 STAGES = ("load", "gaussians", "texture")
 NOT_YET = "not yet measured"
@@ -41,6 +41,7 @@ def _row(prior: str, records: list[dict[str, Any] | None]) -> list[str]:
         _shown(second, lambda r: f"{1e3 * r['median_s']:.0f}"),
         *(_shown(r, lambda r: _memory(r)) for r in (first, second)),
         device,
+        next((r["revision"] for r in reversed(records) if r and r.get("revision")), ""),
     ]
 
 

@@ -27,8 +27,8 @@ class Rule:
     whole_block: int = 4096
     whole_warps: int = 8
     rows: int = 64
-    columns: int = 64
-    warps: int = 8
+    columns: int = 32
+    warps: int = 4
     programs: int = 1024
     finish: int = 2048
 

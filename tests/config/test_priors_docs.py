@@ -15,7 +15,7 @@ PAGE = (ROOT / "docs" / "priors.md").read_text()
 NAMES = sorted(p.stem for p in (ROOT / "conf" / "prior").glob("*.yaml") if not p.stem.startswith("_"))
 ROWS = {
     cells[0]: cells[1:]
-    for line in PAGE.splitlines()
+    for line in PAGE.partition(measured.BEGIN)[0].splitlines()
     if line.startswith("| `")
     and "`prior=`" not in line
     and len(cells := [c.strip() for c in line.strip("|").split("|")]) == 9
