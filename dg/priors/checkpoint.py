@@ -1,13 +1,13 @@
-"""Public checkpoints in the diffusers layout: found, downloaded and checked before anything of them is used.
+"""Public checkpoints, found and checked before anything of them is used: diffusers-layout folders and single files.
 
-Weights come from .safetensors files alone, each component by its subfolder with a stock class; nothing of a checkpoint
-is executed. What is missing, cut short or foreign is named with what was found and what was expected.
+Weights of a folder come from .safetensors files alone, each component by its subfolder with a stock class; nothing of a
+checkpoint is executed. What is missing, cut short or foreign is named with what was found and what was expected. Single
+files are read by `dg.priors.ldm_file`.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dg.priors import hub
 from dg.priors.mapped import mapped
 
 Layout = Mapping[str, Sequence[str]]  # subfolder -> the files that it must hold; a config.json comes with weights
@@ -30,10 +31,11 @@ def placement(device: str, dtype: str | None) -> tuple[torch.device, torch.dtype
 
 
 def find_checkpoint(checkpoint: str, revision: str | None, layout: Layout, *, half: bool = False, hint: str) -> Path:
-    """The local folder of a checkpoint, downloaded from the hub if it is neither a folder nor in the hub's cache.
+    """The local folder or single file of a checkpoint, downloaded if it is neither here nor in the hub's cache.
 
     Args:
-        checkpoint: a folder, or a hub id; OWNER/NAME@COMMIT pins one.
+        checkpoint: a folder, a single file, or of the hub (`dg.priors.hub.parsed`) OWNER/NAME, OWNER/NAME@COMMIT or
+            OWNER/NAME@COMMIT/FILE.
         revision: commit or branch of the hub's repository; null: the pinned one, or the newest.
         half: of a hub's repository take the float16 files where there are any.
         hint: what to do where there is no network, for the message.
@@ -41,106 +43,50 @@ def find_checkpoint(checkpoint: str, revision: str | None, layout: Layout, *, ha
     Raises:
         FileNotFoundError: it is not there or parts are missing; names what was found and what was expected.
     """
-    there = at_hand(checkpoint, revision, layout, hint=hint)
-    return there or _download(*unpinned(checkpoint, revision), layout, half, hint)
-
-
-def unpinned(checkpoint: str, revision: str | None) -> tuple[str, str | None]:
-    """The hub id without its pin and the revision to take: what was asked for, else the pin's commit."""
-    pin = re.fullmatch(r"([^/@]+/[^/@]+)@([0-9a-f]{40})", checkpoint)
-    return (pin[1], revision or pin[2]) if pin else (checkpoint, revision)
+    if (there := at_hand(checkpoint, revision, layout, hint=hint)) is not None:
+        return there
+    place = hub.parsed(checkpoint, revision)
+    made = hub.download(place, lambda names: choose_files(names, layout, half=half), hint)
+    if place.file is None and (missing := lacking(made, layout)):
+        raise FileNotFoundError(
+            f"prior.checkpoint={place.name}: its repository lacks {', '.join(missing)}; expected the diffusers layout "
+            f"with {', '.join(layout)}"
+        )
+    return made
 
 
 def at_hand(checkpoint: str, revision: str | None, layout: Layout, *, hint: str) -> Path | None:
-    """The local folder of a checkpoint, without a download; None where the hub has to be asked.
+    """The local folder or file of a checkpoint, without a download; None where the hub has to be asked.
 
-    Arguments and errors as `find_checkpoint`'s; a hub id that is not in the cache is an error where the hub's client
-    has been told to stay offline. Imports nothing heavy.
+    Arguments and errors as `find_checkpoint`'s; what is not in the hub's cache is an error where the hub's client has
+    been told to stay offline. Imports nothing heavy.
     """
-    folder = Path(checkpoint).expanduser()
-    if folder.is_file():
-        raise FileNotFoundError(
-            f"prior.checkpoint={checkpoint} is a single file; expected a diffusers-layout folder with "
-            f"{', '.join(layout)}, as a diffusers pipeline's from_single_file(FILE).save_pretrained(DIR) writes it"
-        )
-    if folder.is_dir():
-        if missing := lacking(folder, layout):
-            found = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())[:12]
+    local = Path(checkpoint).expanduser()
+    if local.is_file():
+        return local
+    if local.is_dir():
+        if missing := lacking(local, layout):
+            found = sorted(p.name + "/" * p.is_dir() for p in local.iterdir())[:12]
             raise FileNotFoundError(
                 f"prior.checkpoint={checkpoint}: {', '.join(missing)} not found there; expected a diffusers-layout "
                 f"folder with {', '.join(layout)}; found {', '.join(found) or 'an empty folder'}"
             )
-        return folder
-    checkpoint, revision = unpinned(checkpoint, revision)
-    if checkpoint.count("/") != 1 or checkpoint.startswith((".", "/", "~")):
-        raise FileNotFoundError(
-            f"prior.checkpoint={checkpoint}: no such folder, and not a hub id of the form owner/name"
-        )
+        return local
+    place = hub.parsed(checkpoint, revision)
     from huggingface_hub import constants
 
-    cached = cached_folder(checkpoint, revision)
-    if cached is not None and not lacking(cached, layout):
+    cached = hub.cached(place)
+    if cached is not None and (place.file is not None or not lacking(cached, layout)):
         return cached
     if constants.HF_HUB_OFFLINE:
-        raise _not_there(checkpoint, "HF_HUB_OFFLINE is set", hint)
+        raise hub.not_there(place, "HF_HUB_OFFLINE is set", hint)
     return None
-
-
-def cached_folder(checkpoint: str, revision: str | None) -> Path | None:
-    """What the hub's cache has of a hub id (without its pin), complete or not; None: nothing."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(checkpoint, revision=revision, local_files_only=True))
-    except Exception:  # the hub client raises its own, requests', httpx's and OS errors
-        return None
-
-
-def _not_there(checkpoint: str, reason: str, hint: str) -> FileNotFoundError:
-    return FileNotFoundError(
-        f"the weights of prior.checkpoint={checkpoint} are neither in the hub's cache nor could they be downloaded "
-        f"({reason}); connect to the network, or pass prior.checkpoint=FOLDER, or {hint}"
-    )
-
-
-def _download(checkpoint: str, revision: str | None, layout: Layout, half: bool, hint: str) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import RevisionNotFoundError
-
-    try:
-        names = HfApi().list_repo_files(checkpoint, revision=revision)
-        made = Path(
-            snapshot_download(checkpoint, revision=revision, allow_patterns=choose_files(names, layout, half=half))
-        )
-    except RevisionNotFoundError as error:
-        raise FileNotFoundError(
-            f"prior.checkpoint={checkpoint} has no revision {revision}; prior.revision=main takes the newest"
-        ) from error
-    except Exception as error:
-        raise _not_there(checkpoint, type(error).__name__, hint) from error
-    if missing := lacking(made, layout):
-        raise FileNotFoundError(
-            f"prior.checkpoint={checkpoint}: its repository lacks {', '.join(missing)}; expected the diffusers layout "
-            f"with {', '.join(layout)}"
-        )
-    return made
 
 
 def told_size(about: Mapping[str, Any] | None) -> str:
     """The size of a checkpoint's download, for messages; "" where its config does not say."""
     size = (about or {}).get("download_gb")
     return f"; its download is {size:g} GB" if size else ""
-
-
-def source_of(checkpoint: str, place: Path) -> dict[str, str | None]:
-    """What the manifest records of a checkpoint: its folder or hub id, and the hub's commit that it came from.
-
-    The hub's client keeps each commit in a folder snapshots/COMMIT.
-    """
-    return {
-        "checkpoint": unpinned(checkpoint, None)[0],
-        "revision": place.name if place.parent.name == "snapshots" else None,
-    }
 
 
 def lacking(folder: Path, layout: Layout) -> list[str]:

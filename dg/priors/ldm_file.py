@@ -36,10 +36,6 @@ _KNOWN_NAMES = (
 )
 
 
-def is_single_file(checkpoint: str) -> bool:
-    return Path(checkpoint).expanduser().is_file()
-
-
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint by their original names, mapped from the disk where the format allows.
 

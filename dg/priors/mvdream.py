@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,10 +20,10 @@ from torch import Tensor
 from dg.core.camera import pose_mvdream, turned
 from dg.core.diffusion import scaled_linear_alpha_bar
 from dg.priors.adapter import LowRankAdapter
-from dg.priors.checkpoint import find_checkpoint, placement, source_of, told_size
+from dg.priors.checkpoint import find_checkpoint, placement, told_size
 from dg.priors.graphs import Compile, checked_mode, fast_layout
+from dg.priors.hub import source_of
 from dg.priors.latent import LatentPictures
-from dg.priors.ldm_file import is_single_file
 from dg.priors.multiview_load import Networks, from_file, from_folder
 from dg.priors.prompts import PromptEncoder
 from dg.priors.sd_schedule import read_schedule
@@ -99,12 +98,11 @@ class MultiView(LatentPictures, ABC):
         self.device, self.dtype = placement(device, dtype)
         self.compile = checked_mode(compile, self.device)
         self.alpha_bar = scaled_linear_alpha_bar()
-        if is_single_file(checkpoint):
-            place = Path(checkpoint).expanduser()
+        half, hint = self.dtype != torch.float32, HINT + told_size(about)
+        place = find_checkpoint(checkpoint, revision, self.layout, half=half, hint=hint)
+        if place.is_file():
             networks = from_file(place, self.device, self.dtype, with_image=self.with_image)
         else:
-            hint, half = HINT + told_size(about), self.dtype != torch.float32
-            place = find_checkpoint(checkpoint, revision, self.layout, half=half, hint=hint)
             networks = from_folder(place, self.device, self.dtype, with_image=self.with_image)
             self.alpha_bar, kind = read_schedule(place / "scheduler" / "scheduler_config.json")
             if kind != "epsilon":

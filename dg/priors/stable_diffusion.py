@@ -20,10 +20,11 @@ from dg.core.camera import spherical
 from dg.core.diffusion import eps_from_v, per_sample, scaled_linear_alpha_bar
 from dg.core.perp_neg import VIEWS, mix_views, nearest_view, perp_neg
 from dg.priors.adapter import LowRankAdapter
-from dg.priors.checkpoint import find_checkpoint, load_model, placement, source_of, told_size
+from dg.priors.checkpoint import find_checkpoint, load_model, placement, told_size
 from dg.priors.graphs import Compile, checked_mode, fast_layout
+from dg.priors.hub import source_of
 from dg.priors.latent import LatentPictures
-from dg.priors.ldm_file import is_single_file, read_tensors
+from dg.priors.ldm_file import read_tensors
 from dg.priors.ldm_names import CC_PROJECTION
 from dg.priors.prompts import PromptEncoder, load_tokenizer
 from dg.priors.sd_schedule import read_schedule, told_prediction
@@ -86,12 +87,11 @@ class StableDiffusion(LatentPictures):
     ) -> None:
         self.device, self.dtype = placement(device, dtype)
         self.compile = checked_mode(compile, self.device)
-        if is_single_file(checkpoint):
-            place = Path(checkpoint).expanduser()
+        half, hint = self.dtype != torch.float32, HINT + told_size(about)
+        place = find_checkpoint(checkpoint, revision, self.layout, half=half, hint=hint)
+        if place.is_file():
             text, tokenizer = self._from_file(place, prediction_type)
         else:
-            hint = HINT + told_size(about)
-            place = find_checkpoint(checkpoint, revision, self.layout, half=self.dtype != torch.float32, hint=hint)
             text, tokenizer = self._from_folder(place)
             self.prediction_type = prediction_type or self.prediction_type
         self.source = source_of(checkpoint, place)

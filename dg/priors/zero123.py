@@ -24,11 +24,12 @@ from dg.core.diffusion import scaled_linear_alpha_bar
 from dg.core.picture import over
 from dg.core.transfer import upload_cameras
 from dg.priors.adapter import LowRankAdapter
-from dg.priors.checkpoint import check_file, find_checkpoint, frozen, load_model, placement, source_of, told_size
+from dg.priors.checkpoint import check_file, find_checkpoint, frozen, load_model, placement, told_size
 from dg.priors.exact import resize_square
 from dg.priors.graphs import Compile, checked_mode, fast_layout
+from dg.priors.hub import source_of
 from dg.priors.latent import LatentPictures
-from dg.priors.ldm_file import is_single_file, read_tensors
+from dg.priors.ldm_file import read_tensors
 from dg.priors.ldm_names import CC_PROJECTION
 from dg.priors.nearest import chosen, nearest_reference
 from dg.priors.one_token import spare_queries
@@ -100,13 +101,9 @@ class Zero123(LatentPictures):
         self.image_size, self.pose, self.compile = image_size, pose, checked_mode(compile, self.device)
         self.relative_views = pose == "zero123"  # it is not told the picture's own elevation
         self.alpha_bar = scaled_linear_alpha_bar().to(self.device)
-        if is_single_file(checkpoint):
-            place = Path(checkpoint).expanduser()
-            networks = self._from_file(place)
-        else:
-            hint = HINT + told_size(about)
-            place = find_checkpoint(checkpoint, revision, self.layout, half=self.dtype != torch.float32, hint=hint)
-            networks = self._from_folder(place)
+        half, hint = self.dtype != torch.float32, HINT + told_size(about)
+        place = find_checkpoint(checkpoint, revision, self.layout, half=half, hint=hint)
+        networks = self._from_file(place) if place.is_file() else self._from_folder(place)
         self.source = source_of(checkpoint, place)
         self.unet, self.vae, self.image_encoder, self.projection = networks
         fast_layout(self.unet, self.vae, self.device, self.compile)

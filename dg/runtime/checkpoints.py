@@ -31,10 +31,7 @@ def look(config: Mapping[str, Any]) -> None:
         return
     check(prior, "prior")  # a mistyped key is told before a missing file
     from dg.priors.checkpoint import at_hand, told_size
-    from dg.priors.ldm_file import is_single_file
 
-    if is_single_file(prior["checkpoint"]):
-        return
     hint = kind.hint + told_size(prior.get("about"))
     try:
         at_hand(prior["checkpoint"], prior.get("revision"), kind.layout, hint=hint)

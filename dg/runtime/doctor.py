@@ -93,15 +93,16 @@ def _install(package: str) -> str:
 
 def weights(prior: str) -> str | None:
     """Whether a public prior's checkpoint is in the hub's cache; None for priors without one."""
-    from dg.priors.checkpoint import cached_folder, lacking, unpinned
+    from dg.priors import hub
+    from dg.priors.checkpoint import lacking
 
     node = compose.compose(REPOSITORY / "conf", "train", [f"prior={prior}"]).prior
     layout = getattr(locate(node["_target_"], "prior"), "layout", None)
     if layout is None or not node.get("checkpoint"):
         return None
-    name, revision = unpinned(node["checkpoint"], node.get("revision"))
-    folder = cached_folder(name, revision)
-    if folder is None:
-        return f"not here: the first run downloads {name}, {node['about']['download_gb']:g} GB"
-    missing = lacking(folder, layout)
-    return f"{name} lacks {', '.join(missing)}: the next run downloads them" if missing else f"{name} is here"
+    place = hub.parsed(node["checkpoint"], node.get("revision"))
+    found = hub.cached(place)
+    if found is None:
+        return f"not here: the first run downloads {place}, {node['about']['download_gb']:g} GB"
+    missing = lacking(found, layout) if found.is_dir() else []
+    return f"{place} lacks {', '.join(missing)}: the next run downloads them" if missing else f"{place} is here"

@@ -76,6 +76,23 @@ def test_a_single_file_makes_a_run(prior: str, tmp_path: Path) -> None:
     )
 
 
+def test_a_pinned_file_of_the_hub_makes_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MVDream's default: its own single file at a commit, here from the hub's cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    asked = yaml.safe_load((ROOT / "conf" / "prior" / "mvdream.yaml").read_text())["checkpoint"]
+    name, _, rest = asked.partition("@")
+    commit, _, file = rest.partition("/")
+    snapshot = tmp_path / "hub" / f"models--{name.replace('/', '--')}" / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    of = tiny_checkpoints.mvdream(tmp_path / "diffusers")
+    tiny_single_files.save(tiny_single_files.multiview(of), snapshot / file)
+    (snapshot / "tokenizer").symlink_to(of / "tokenizer")
+    made = run(tmp_path, [*BARE, "task=text", "prompt=a cat", "prior=mvdream", *SMALL, "name=run"])
+    facts = Manifest.load(made).prior
+    assert facts["checkpoint"] == f"{name}, file {file}" and facts["revision"] == commit
+
+
 def test_a_wrong_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     of = tiny_checkpoints.zero123(tmp_path / "diffusers", exact=True)
     file = tiny_single_files.save(tiny_single_files.zero123(of), tmp_path / "105000.ckpt")

@@ -11,9 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
-from huggingface_hub.errors import RevisionNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RevisionNotFoundError
 
-from dg.priors.checkpoint import find_checkpoint, unpinned
+from dg.priors import hub
+from dg.priors.checkpoint import find_checkpoint
 from dg.runtime import checkpoints, compose
 from dg.runtime.errors import UserError
 
@@ -105,22 +106,64 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @pytest.mark.parametrize(
     ("words", "taken"),
     [
-        (["prior.checkpoint=own/fine-tune"], ("own/fine-tune", None)),
-        ([f"prior.checkpoint=own/fine-tune@{COMMIT}"], ("own/fine-tune", COMMIT)),
-        ([f"prior.checkpoint=own/fine-tune@{COMMIT}", "prior.revision=main"], ("own/fine-tune", "main")),
-        ([f"prior.revision={COMMIT}"], ("ashawkey/zero123-xl-diffusers", COMMIT)),
+        (["prior.checkpoint=own/fine-tune"], ("own/fine-tune", None, None)),
+        ([f"prior.checkpoint=own/fine-tune@{COMMIT}"], ("own/fine-tune", COMMIT, None)),
+        ([f"prior.checkpoint=own/fine-tune@{COMMIT}", "prior.revision=main"], ("own/fine-tune", "main", None)),
+        ([f"prior.checkpoint=own/fine-tune@{COMMIT}/a/b.ckpt"], ("own/fine-tune", COMMIT, "a/b.ckpt")),
+        (["prior.checkpoint=own/fine-tune@main/b.ckpt"], ("own/fine-tune", "main", "b.ckpt")),
+        ([f"prior.revision={COMMIT}"], ("ashawkey/zero123-xl-diffusers", COMMIT, None)),
     ],
 )
-def test_a_pin_belongs_to_its_id(words: list[str], taken: tuple[str, str | None]) -> None:
+def test_a_pin_belongs_to_its_id(words: list[str], taken: tuple[str, str | None, str | None]) -> None:
     node = config("prior=zero123", *words)["prior"]
-    assert unpinned(node["checkpoint"], node["revision"]) == taken
+    assert hub.parsed(node["checkpoint"], node["revision"]) == hub.Place(*taken)
 
 
-@pytest.mark.parametrize("prior", ["zero123", "stable_zero123", "sd"])
+@pytest.mark.parametrize(
+    "text", ["weights", "a/b/c.ckpt", "./a/b", "~/a", "/a/b", "a/b@v1", f"a/b@{COMMIT[1:]}", "a@b/c", ""]
+)
+def test_what_the_hub_cannot_have(text: str) -> None:
+    with pytest.raises(FileNotFoundError, match="no such folder or file"):
+        hub.parsed(text, None)
+
+
+@pytest.mark.parametrize("prior", ["zero123", "stable_zero123", "sd", "mvdream", "imagedream"])
 def test_pinned_ids(prior: str) -> None:
-    node = config(f"prior={prior}", *(["task=text", "prompt=cat"] if prior == "sd" else []))["prior"]
-    name, commit = unpinned(node["checkpoint"], node["revision"])
-    assert name.count("/") == 1 and "@" not in name and commit is not None and len(commit) == 40
+    node = config(f"prior={prior}", *(["task=text", "prompt=cat"] if prior in ("sd", "mvdream") else []))["prior"]
+    place = hub.parsed(node["checkpoint"], node["revision"])
+    assert place.name.count("/") == 1 and place.revision is not None and len(place.revision) == 40
+
+
+def test_a_file_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found in the cache, missed offline, and told in the manifest's words."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    asked = f"own/name@{COMMIT}/sub/weights.pt"
+    with pytest.raises(FileNotFoundError, match=r"own/name, file sub/weights\.pt .*HF_HUB_OFFLINE"):
+        find_checkpoint(asked, None, {"unet": ()}, hint="")
+    file = tmp_path / "models--own--name" / "snapshots" / COMMIT / "sub" / "weights.pt"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    assert find_checkpoint(asked, None, {"unet": ()}, hint="") == file
+    assert hub.source_of(asked, file) == {"checkpoint": "own/name, file sub/weights.pt", "revision": COMMIT}
+    assert hub.source_of(str(file.parent), file.parent)["checkpoint"] == str(file.parent)
+    assert hub.source_of("/elsewhere/weights.pt", Path("/elsewhere/weights.pt"))["revision"] is None
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(EntryNotFoundError, r"own/name has no file b\.ckpt"), (LocalEntryNotFoundError, "nor could they be downloaded")],
+)
+def test_a_file_that_the_repository_lacks_is_not_a_network_that_is_down(
+    error: type[Exception], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*_: Any, **__: Any) -> None:
+        raise error("404")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", absent)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(FileNotFoundError, match=told):
+        find_checkpoint("own/name@main/b.ckpt", None, {"unet": ()}, hint="")
 
 
 def test_a_commit_that_has_left_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

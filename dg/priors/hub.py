@@ -1,0 +1,104 @@
+"""Weights on the Hugging Face hub: what `prior.checkpoint` names there, its cache, and downloads.
+
+The hub's client is imported where it is needed, since it takes a while; nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+NAMED = re.compile(r"(?P<name>[^/@~.][^/@]*/[^/@]+)(@(?P<pin>[0-9a-f]{40}|main)(/(?P<file>.+))?)?")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A repository, or one file of it.
+
+    Attributes:
+        name: OWNER/NAME.
+        revision: commit or branch; None: the newest.
+        file: its path in the repository; None: the repository in the diffusers layout.
+    """
+
+    name: str
+    revision: str | None
+    file: str | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.file is None else f"{self.name}, file {self.file}"
+
+
+def parsed(checkpoint: str, revision: str | None) -> Place:
+    """OWNER/NAME, OWNER/NAME@COMMIT, or OWNER/NAME@COMMIT/FILE; "main" serves as COMMIT, too.
+
+    Args:
+        revision: goes before the pin.
+
+    Raises:
+        FileNotFoundError: it is neither; says that no such folder was found either.
+    """
+    found = NAMED.fullmatch(checkpoint)
+    if found is None:
+        raise FileNotFoundError(
+            f"prior.checkpoint={checkpoint}: no such folder or file, and nothing of the hub: owner/name, "
+            "owner/name@COMMIT or owner/name@COMMIT/FILE"
+        )
+    return Place(found["name"], revision or found["pin"], found["file"])
+
+
+def cached(place: Place) -> Path | None:
+    """What the hub's cache has of it: the file, or the repository's folder, complete or not; None: nothing."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    try:
+        if place.file is not None:
+            return Path(hf_hub_download(place.name, place.file, revision=place.revision, local_files_only=True))
+        return Path(snapshot_download(place.name, revision=place.revision, local_files_only=True))
+    except Exception:  # the hub client raises its own, requests', httpx's and OS errors
+        return None
+
+
+def download(place: Place, chosen: Callable[[Sequence[str]], list[str]], hint: str) -> Path:
+    """The local file, or the folder of the repository's files that `chosen` takes.
+
+    Raises:
+        FileNotFoundError: the hub could not be asked or has no such thing.
+    """
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RevisionNotFoundError
+
+    try:
+        if place.file is not None:
+            return Path(hf_hub_download(place.name, place.file, revision=place.revision))
+        names = HfApi().list_repo_files(place.name, revision=place.revision)
+        return Path(snapshot_download(place.name, revision=place.revision, allow_patterns=chosen(names)))
+    except RevisionNotFoundError as error:
+        raise FileNotFoundError(
+            f"prior.checkpoint={place.name} has no revision {place.revision}; prior.revision=main takes the newest"
+        ) from error
+    except Exception as error:
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            raise FileNotFoundError(f"prior.checkpoint={place.name} has no file {place.file}") from error
+        raise not_there(place, type(error).__name__, hint) from error
+
+
+def not_there(place: Place, reason: str, hint: str) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"the weights of prior.checkpoint={place} are neither in the hub's cache nor could they be downloaded "
+        f"({reason}); connect to the network, or pass prior.checkpoint=FOLDER, or {hint}"
+    )
+
+
+def source_of(checkpoint: str, place: Path) -> dict[str, str | None]:
+    """What the manifest records of a checkpoint: its folder, file or hub id, and the hub's commit that it came from.
+
+    The hub's client keeps each commit in a folder snapshots/COMMIT.
+    """
+    commit = next((p.name for p in (place, *place.parents) if p.parent.name == "snapshots"), None)
+    if commit is None:
+        return {"checkpoint": checkpoint, "revision": None}
+    named = parsed(checkpoint, None) if NAMED.fullmatch(checkpoint) else None
+    return {"checkpoint": checkpoint if named is None else str(named), "revision": commit}
