@@ -18,6 +18,7 @@ from dg.eval.board.statistics import holm, sign_flip_p
 from dg.eval.records import Record
 from dg.experiment import main
 from dg.io.images import read_png, write_png
+from dg.runtime.ablation import clash, read
 from dg.runtime.compose import compose
 from dg.runtime.errors import UserError
 from dg.runtime.evaluation.methods import given_name, own_overrides
@@ -82,6 +83,9 @@ def test_every_experiment_of_the_repository_composes(name: str) -> None:
         _, own = given_name(own_overrides(entry))
         exact = ["prior.mesh=truth"] if "prior=oracle" in own else []
         compose(REPOSITORY / "conf", "train", [*own, *exact])
+        asked = [o.partition("=")[2].strip("[]").split(",") for o in own if o.startswith("ablation=")]
+        overlays = [read(REPOSITORY / "conf" / "ablation" / f"{name}.yaml") for name in itertools.chain(*asked)]
+        assert clash(overlays) is None, f"{entry}: a run would refuse it"
 
 
 @given(st.lists(st.floats(-3, 3), min_size=2, max_size=7))
