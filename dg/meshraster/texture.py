@@ -36,7 +36,7 @@ def sample(
         mask: only these pixels are looked up; the others are 0.
         mips: `mip_levels(texture)` where they are known already.
     """
-    if texture_library.usable(texture):
+    if texture_library.usable(texture) and uv.numel() > 0:  # the library refuses to look nothing up
         levels = [texture] if uv_dxy is None else mip_levels(texture) if mips is None else mips
         return texture_library.sample_nvdiffrast(levels, uv, uv_dxy, mask)
     if texture.device.type != "cpu":

@@ -18,10 +18,13 @@ ROWS = (64, 8, 1)  # pixels side by side: the kernel works on blocks of a pictur
 
 @cache
 def library() -> Any:
-    """nvdiffrast's operations; None where it is not installed."""
+    """nvdiffrast's operations; None where it is not installed or does not work, so that meshes are drawn without it."""
     try:
         import nvdiffrast.torch as dr
-    except ImportError:
+
+        texture, place = (torch.zeros(1, 1, 1, n, device="cuda") for n in (3, 2))
+        dr.texture(texture, place, filter_mode="linear")  # some versions are compiled by their first call
+    except (ImportError, RuntimeError, OSError):
         return None
     return dr
 

@@ -23,6 +23,7 @@ from dg.priors.norm_launch import RULE, Rule, backward, forward
 log = logging.getLogger("dg")
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+VALUES = range(1, 2**31)  # how many the kernels can address
 
 
 def group_norm(
@@ -42,7 +43,7 @@ def group_norm(
     are copied to it first. All else is torch's.
     """
     learns = torch.is_grad_enabled() and any(w is not None and w.requires_grad for w in (weight, bias))
-    fits = x.ndim in (3, 4) and x.dtype in DTYPES and x.numel() > 0 and weight is not None and bias is not None
+    fits = x.ndim in (3, 4) and x.dtype in DTYPES and x.numel() in VALUES and weight is not None and bias is not None
     if not (x.is_cuda and fits) or learns:
         moved = x if shift is None else x + shift.reshape(-1, x.shape[1], *(1,) * (x.ndim - 2))
         value = F.group_norm(moved, groups, weight, bias, eps)

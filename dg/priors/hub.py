@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-NAMED = re.compile(r"(?P<name>[^/@~.][^/@]*/[^/@]+)(@(?P<pin>[0-9a-f]{40}|main)(/(?P<file>.+))?)?")
+COMMIT = re.compile("[0-9a-f]{40}")
+NAMED = re.compile(rf"(?P<name>[^/@~.][^/@]*/[^/@]+)(@(?P<pin>{COMMIT.pattern}|main)(/(?P<file>.+))?)?")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def cached(place: Place) -> Path | None:
     try:
         if place.file is not None:
             return Path(hf_hub_download(place.name, place.file, revision=place.revision, local_files_only=True))
-        return Path(snapshot_download(place.name, revision=place.revision, local_files_only=True))
+        # no patterns: else the client refuses a folder that lacks files of the repository which nobody has asked for
+        return Path(snapshot_download(place.name, revision=place.revision, local_files_only=True, allow_patterns=[]))
     except Exception:  # the hub client raises its own, requests', httpx's and OS errors
         return None
 
@@ -65,10 +67,15 @@ def download(place: Place, chosen: Callable[[Sequence[str]], list[str]], hint: s
     """The local file, or the folder of the repository's files that `chosen` takes.
 
     Raises:
-        FileNotFoundError: the hub could not be asked or has no such thing.
+        FileNotFoundError: the hub could not be asked, has no such thing or keeps it from us.
     """
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
         if place.file is not None:
@@ -79,10 +86,17 @@ def download(place: Place, chosen: Callable[[Sequence[str]], list[str]], hint: s
         raise FileNotFoundError(
             f"prior.checkpoint={place.name} has no revision {place.revision}; prior.revision=main takes the newest"
         ) from error
+    except RepositoryNotFoundError as error:  # also what the hub tells of a gated one those who have no access
+        raise FileNotFoundError(
+            f"prior.checkpoint={place}: the hub shows no such repository ({type(error).__name__}); check the name, and "
+            f"of a gated or private one accept the terms on its page and log in (hf auth login); or {hint}"
+        ) from error
     except Exception as error:
-        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+        absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
+        if absent and place.file is not None:
             raise FileNotFoundError(f"prior.checkpoint={place.name} has no file {place.file}") from error
-        raise not_there(place, type(error).__name__, hint) from error
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"  # a full disk is no missing network
+        raise not_there(place, said, hint) from error
 
 
 def not_there(place: Place, reason: str, hint: str) -> FileNotFoundError:
@@ -97,8 +111,14 @@ def source_of(checkpoint: str, place: Path) -> dict[str, str | None]:
 
     The hub's client keeps each commit in a folder snapshots/COMMIT.
     """
-    commit = next((p.name for p in (place, *place.parents) if p.parent.name == "snapshots"), None)
+    folders = (p.name for p in (place, *place.parents) if p.parent.name == "snapshots")
+    commit = next((name for name in folders if COMMIT.fullmatch(name)), None)
     if commit is None:
         return {"checkpoint": checkpoint, "revision": None}
     named = parsed(checkpoint, None) if NAMED.fullmatch(checkpoint) else None
-    return {"checkpoint": checkpoint if named is None else str(named), "revision": commit}
+    if named is None:
+        return {"checkpoint": checkpoint, "revision": commit}
+    return {
+        "checkpoint": named.name if named.file is None else f"{named.name}@{commit}/{named.file}",
+        "revision": commit,
+    }

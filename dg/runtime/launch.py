@@ -149,7 +149,7 @@ def prepare(
     name = options.check_name(plain["name"] if plain["name"] is not None else options.default_name(plain))
     apart = swept is not None and getattr(root, "folder_per_job", True)
     config.name = options.sweep_name(name, list(swept or ())) if apart else name
-    return compose.resolve(config)
+    return compose.resolve(config) | {"prompt": promptfile.caption(plain) or plain["prompt"]}
 
 
 def _finished(config: dict[str, Any]) -> bool:

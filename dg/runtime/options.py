@@ -157,11 +157,11 @@ def _check_source(config: Mapping[str, Any]) -> None:
         raise UserError("task=text needs a prompt: prompt='a ripe strawberry'")
     if kind == "image" and config["input"] is None:
         raise UserError("task=image needs a picture: input=photo.png (or task=text prompt='...')")
-    if kind == "image" and config["prompt"] and config["input"] == default and not _reads_both(config["prior"]):
+    if kind == "image" and config["prompt"] and config["input"] == default and not reads_both(config["prior"]):
         raise UserError("a prompt without a picture: add task=text to work from the prompt alone, or input=photo.png")
 
 
-def _reads_both(prior: Mapping[str, Any]) -> bool:
+def reads_both(prior: Mapping[str, Any]) -> bool:
     """Whether a prompt beside the default picture makes sense: to several priors, or to one that reads both."""
     return "parts" in prior or getattr(locate(prior["_target_"], "prior"), "prompt_beside_picture", False)
 

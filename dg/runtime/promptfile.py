@@ -1,13 +1,18 @@
-"""`prompt=@FILE`: a run for every line of a text file, as Hydra's own sweep over `prompt` would do it."""
+"""Prompts from files: `prompt=@FILE`, a run for every line as Hydra's own sweep over `prompt` would do it; and captions
+beside pictures.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from dg.data.captions import caption_for
 from dg.runtime.compose import parse
 from dg.runtime.errors import UserError
-from dg.runtime.options import slug
+from dg.runtime.options import reads_both, slug
+from dg.runtime.pictures import paths
 
 MARK = "prompt=@"
 
@@ -67,3 +72,21 @@ def quoted(text: str) -> str:
     if not same:
         raise UserError(f"the prompt {text!r} cannot be passed on; leave out backslashes and ${{")
     return found
+
+
+def caption(config: Mapping[str, Any]) -> str | None:
+    """The text of NAME_caption.txt beside NAME_rgba.png, for a prior that reads a prompt with its picture; else None.
+
+    Args:
+        config: resolved. A prompt of its own goes first, an empty one too (`prompt=''` is a run without the caption).
+
+    Raises:
+        UserError: the caption cannot be read.
+    """
+    files = paths(config) if config["task"]["kind"] == "image" and config["prompt"] is None else []
+    if not files or not reads_both(config["prior"]):
+        return None
+    try:
+        return caption_for(files[0])
+    except (OSError, ValueError) as error:
+        raise UserError(f"prompt: {error}") from error

@@ -9,12 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from dg.io.mesh import load_mesh
 from dg.io.ply import read_ply
-from dg.runtime import promptfile
+from dg.runtime import compose, launch, promptfile
 from dg.runtime.errors import UserError
 from dg.runtime.manifest import Manifest
 from tests import tiny_checkpoints
@@ -117,3 +119,21 @@ def test_a_file_of_prompts_that_cannot_be_used(tmp_path: Path) -> None:
         promptfile.expand([f"prompt=@{file}"])
     file.write_text("one\n")
     assert promptfile.expand(["seed=1", f"prompt=@{file}"]) == (["seed=1", "prompt='one'"], False)
+
+
+def test_a_caption_beside_the_picture_is_the_prompt_of_those_that_read_one(tmp_path: Path) -> None:
+    picture = tmp_path / "cat_rgba.png"
+    Image.fromarray(np.full((8, 8, 4), 255, np.uint8)).save(picture)
+
+    def prompt(*overrides: str) -> str | None:
+        composed = compose.compose(ROOT / "conf", "train", [f"input={picture}", *overrides])
+        return launch.prepare(composed, ROOT / "conf")["prompt"]
+
+    assert prompt("prior=imagedream") is None
+    (tmp_path / "cat_caption.txt").write_text("a wooden ${cat}, 'quoted'\n")
+    caption = "a wooden ${cat}, 'quoted'"
+    assert [prompt(f"prior={p}") for p in ("imagedream", "magic123", "zero123_mini")] == [caption, caption, None]
+    assert prompt("prior=imagedream", "prompt=a dog") == "a dog" and prompt("prior=imagedream", "prompt=''") == ""
+    (tmp_path / "cat_caption.txt").write_bytes(b"\xff\xfe\xe9")
+    with pytest.raises(UserError, match=r"cat_caption\.txt: not UTF-8"):
+        prompt("prior=imagedream")

@@ -11,7 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from dg.priors import hub
 from dg.priors.checkpoint import find_checkpoint
@@ -145,9 +151,56 @@ def test_a_file_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     file.parent.mkdir(parents=True)
     file.write_bytes(b"x")
     assert find_checkpoint(asked, None, {"unet": ()}, hint="") == file
-    assert hub.source_of(asked, file) == {"checkpoint": "own/name, file sub/weights.pt", "revision": COMMIT}
+    assert hub.source_of(asked, file) == {"checkpoint": asked, "revision": COMMIT}
     assert hub.source_of(str(file.parent), file.parent)["checkpoint"] == str(file.parent)
-    assert hub.source_of("/elsewhere/weights.pt", Path("/elsewhere/weights.pt"))["revision"] is None
+    for own in ("/elsewhere/weights.pt", "/elsewhere/snapshots/best/weights.pt"):
+        assert hub.source_of(own, Path(own)) == {"checkpoint": own, "revision": None}
+
+
+def test_a_cached_repository_serves_offline_without_the_files_that_were_not_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Newer clients note all files of a repository, and by that note a folder of the chosen ones is incomplete."""
+    client = pytest.importorskip("huggingface_hub._snapshot_download")
+    if not hasattr(client, "write_tree_cache"):
+        pytest.skip("this hub client keeps no list of a repository's files")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    kept = tmp_path / "models--own--name"
+    folder = kept / "snapshots" / COMMIT
+    (folder / "unet").mkdir(parents=True)
+    for name in ("config.json", "model.fp16.safetensors"):
+        (folder / "unet" / name).write_text("{}")
+    entry = client.TreeCacheEntry(size=2, blob_id="0", lfs_sha256=None, lfs_size=None, xet_hash=None)
+    files = ("README.md", "unet/config.json", "unet/model.fp16.safetensors", "unet/model.bin")
+    client.write_tree_cache(str(kept), COMMIT, dict.fromkeys(files, entry))
+    assert find_checkpoint(f"own/name@{COMMIT}", None, {"unet": ("config.json",)}, hint="") == folder
+    with pytest.raises(FileNotFoundError, match="HF_HUB_OFFLINE"):
+        find_checkpoint(f"own/name@{COMMIT}", None, {"vae": ("config.json",)}, hint="")
+
+
+@pytest.mark.parametrize("file", ["", "@main/b.ckpt"])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (GatedRepoError, r"no such repository \(GatedRepoError\).*accept the terms.*log in"),
+        (RepositoryNotFoundError, "no such repository .*check the name"),
+        (OSError, r"OSError: No space left.*prior\.checkpoint=FOLDER"),
+    ],
+)
+def test_why_nothing_was_downloaded(
+    error: type[Exception], told: str, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        answer = httpx.Response(401, request=httpx.Request("GET", "https://hub"))
+        raise error("No space left") if error is OSError else error("401", response=answer)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fails)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fails)
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_, **__: ["unet/config.json"])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(FileNotFoundError, match=told):
+        find_checkpoint(f"own/name{file}", None, {"unet": ()}, hint="")
 
 
 @pytest.mark.parametrize(

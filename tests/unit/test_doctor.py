@@ -60,8 +60,9 @@ def test_a_gpu_that_torch_does_not_see(
 def test_a_checkpoint_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = tiny_checkpoints.zero123(tmp_path / "zero123")
 
-    def cached(name: str, *, revision: str | None, local_files_only: bool) -> str:
+    def cached(name: str, *, revision: str | None, local_files_only: bool, allow_patterns: list[str]) -> str:
         assert name == "ashawkey/zero123-xl-diffusers" and len(revision) == 40 and local_files_only
+        assert allow_patterns == []  # the folder, complete or not
         return str(made)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", cached)

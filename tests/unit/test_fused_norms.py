@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
 from torch import nn
 
+from dg.core.camera import orbit
 from dg.core.rng import generator
 from dg.priors import graphs
+from dg.priors.adapter import LowRankAdapter
 from dg.priors.checkpoint import load_model
 from dg.priors.fused_norms import FusedGroupNorm, fuse_group_norms
 from dg.priors.graphs import fast_layout
 from dg.priors.group_norm import kernels_work
+from dg.priors.one_token import spare_queries
+from dg.priors.token_merging import merge_tokens
+from dg.types import Condition
 from tests import tiny_checkpoints
 
 CUDA = torch.device("cuda")
@@ -130,6 +136,42 @@ def test_no_layer_is_handed_another_order_than_channels_last(name):
     _both(network)
     # the inputs of the networks, and the mean, which is half of the encoder's channels
     assert set(wrong) <= {"conv_in", "encoder.conv_in", "post_quant_conv", "input_blocks.0.0"}
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_what_else_changes_a_network_works_with_them(tokens):
+    """LoRA with a camera in the time's embedding, merged tokens, spared queries: values and gradients as before."""
+
+    def adapted(fused):
+        network = _made("UNet")
+        if fused:
+            fuse_group_norms(network)
+        merge_tokens(network, 0.5)
+        spare_queries(network)
+        ask = lambda z, t, cond: network(z, t, encoder_hidden_states=noise("text", 2, tokens, 12)).sample  # noqa: E731
+        adapter = LowRankAdapter(network, ask, generator(0, "adapter"), 2, time_embedding="time_embedding")
+        for i, p in enumerate(adapter.parameters()):
+            p.data = 0.1 * noise(str(i), *p.shape)  # half of them are zero at first
+        cond = Condition(orbit(0.0, [0.0, 90.0], 2.0, height=8), torch.ones(2, 3), None)
+        answer = adapter.predict(noise("z", 2, 4, 8, 8), torch.tensor([5, 600]), cond)
+        (answer * noise("slope", *answer.shape)).sum().backward()
+        return {"answer": answer.detach()} | {n: p.grad for n, p in adapter.named_parameters() if p.grad is not None}
+
+    found, true = adapted(fused=True), adapted(fused=False)
+    assert found.keys() == true.keys() and len(true) > 40 and true["camera.into.weight"].any()
+    for name, value in true.items():
+        torch.testing.assert_close(found[name], value, atol=1e-4 * float(value.abs().max()), rtol=0, msg=name)
+
+
+def test_copies_are_independent():
+    network = _made("UNet")
+    fuse_group_norms(network)
+    before, other = _both(network), copy.deepcopy(network)
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.zero_()
+    for copied in (other, pickle.loads(pickle.dumps(other))):
+        assert all(torch.equal(found, true) for found, true in zip(_both(copied), before, strict=True))
+    assert not any(torch.equal(found, true) for found, true in zip(_both(network), before, strict=True))
 
 
 def test_what_is_built_differently_is_left_alone():

@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import _checkpoints
 from benchmarks import group_norm as benchmark
@@ -89,6 +90,16 @@ def test_where_the_kernels_cannot_be_used_torch_is(silu):
             found = group_norm(x, 4, weight, bias, 1e-5, silu=silu, shift=shift)
             moved = x + shift.expand(2, 8).reshape(2, 8, *(1,) * (x.ndim - 2))
             assert torch.equal(found, group_norm(moved, 4, weight, bias, 1e-5, silu=silu))
+
+
+def test_pictures_beyond_32_bit_addresses_are_for_torch(monkeypatch):
+    monkeypatch.setattr(GroupNorm, "apply", lambda x, *_: None)
+    with FakeTensorMode():
+        weight = torch.ones(32, device="cuda")
+        for side, ours in ((4096, True), (8192, False)):
+            x = torch.empty(2, 32, side, side // 2, device="cuda")
+            assert (x.numel() < 2**31) == ours
+            assert (group_norm(x, 4, weight, weight, 1e-5, silu=True) is None) == ours
 
 
 def test_where_triton_fails_one_warning_says_so(monkeypatch, caplog):

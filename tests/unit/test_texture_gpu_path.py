@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -110,6 +112,29 @@ def test_the_library_is_asked_for_the_definition(monkeypatch, size, shape, footp
     monkeypatch.setattr(texture_library, "library", Library)
     monkeypatch.setattr(texture_library, "usable", lambda texture: True)
     _equals_the_definition(size, shape, footprints, masked, torch.device("cpu"), torch.float64, 1e-9)
+
+
+def test_a_mesh_without_faces_is_no_question_to_the_library(monkeypatch):
+    monkeypatch.setattr(texture_library, "library", lambda: None)
+    monkeypatch.setattr(texture_library, "usable", lambda texture: True)
+    texture = torch.rand(4, 4, 3, dtype=torch.float64, requires_grad=True)
+    out = sample(texture, torch.rand(1, 1, 0, 2), torch.rand(1, 1, 0, 4))
+    out.sum().backward()
+    assert out.shape == (1, 1, 0, 3) and not texture.grad.any()
+
+
+@pytest.mark.parametrize("error", [None, ImportError, RuntimeError, OSError])
+def test_a_library_that_does_not_work_is_not_used(monkeypatch, error):
+    def texture(texture, place, filter_mode):
+        if error is not None:
+            raise error("no compiler")
+
+    installed = SimpleNamespace(texture=texture)
+    monkeypatch.setitem(sys.modules, "nvdiffrast", SimpleNamespace(torch=installed))
+    monkeypatch.setitem(sys.modules, "nvdiffrast.torch", installed)
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *shape, device: zeros(*shape))
+    assert texture_library.library.__wrapped__() is (installed if error is None else None)
 
 
 @pytest.mark.gpu
