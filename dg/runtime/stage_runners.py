@@ -66,6 +66,7 @@ def _stage(run: Run) -> Any:
         camera=run.camera,
         iters=config["iters"],
         seed=config["seed"],
+        elevation_deg=run.elevation_deg,
         **{name: run.part(name) for name in names},
     )
 

@@ -59,6 +59,7 @@ class GaussianStage(L.LightningModule):
         resolution: ResolutionRamp,
         iters: int,
         seed: int,
+        elevation_deg: float = 0.0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -73,7 +74,7 @@ class GaussianStage(L.LightningModule):
         self.step = 0  # steps taken; not Lightning's global_step, which a loaded checkpoint owns
         self.logged: dict[str, float] = {}
         self._watch(Readings(self.device))
-        self.reference_elevation_deg = 0.0
+        self.reference_elevation_deg = elevation_deg  # views are drawn around it, also where there is no picture
         if reference is not None:
             self.reference_elevation_deg = float(spherical(reference.cameras)[0][0])
         self._known: tuple[Cameras, Target] | None = None

@@ -20,7 +20,7 @@ from dg.runtime import compose, launch, promptfile
 from dg.runtime.errors import UserError
 from dg.runtime.manifest import Manifest
 from tests import tiny_checkpoints
-from tests.runs import BARE, exit_code_of, series
+from tests.runs import BARE, exit_code_of, run, series
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -137,3 +137,20 @@ def test_a_caption_beside_the_picture_is_the_prompt_of_those_that_read_one(tmp_p
     (tmp_path / "cat_caption.txt").write_bytes(b"\xff\xfe\xe9")
     with pytest.raises(UserError, match=r"cat_caption\.txt: not UTF-8"):
         prompt("prior=imagedream")
+
+
+def test_views_lie_around_the_given_elevation_in_both_stages(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dg.stages.views import OrbitSampler
+
+    seen, original = [], OrbitSampler.sample
+
+    def sample(self, draw, reference_elevation_deg, *rest):
+        seen.append(reference_elevation_deg)
+        return original(self, draw, reference_elevation_deg, *rest)
+
+    monkeypatch.setattr(OrbitSampler, "sample", sample)
+    wanted = [*BARE, "task=text", "prior=sd", "prompt=a cat", f"prior.checkpoint={checkpoint}", "elevation=-20"]
+    run(tmp_path, [*wanted, "refine.size=64", "iters=2", "iters_refine=2", "preview=none", "name=run"])
+    assert seen == [-20.0] * 4

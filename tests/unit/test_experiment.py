@@ -193,3 +193,25 @@ def test_effects_stand_side_by_side(tmp_path: Path) -> None:
     assert seen == [0.0, 0.3, 0.6, 0.9]
     (found.folder / "effects.png").unlink()
     assert run.effects(found, [r for r in made if r.item == "b"], board) == []
+
+
+def test_textures_from_near_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """close.png shows each variant's own mesh; without the runs one line says how to make them."""
+    from dg.io.mesh import save_mesh
+    from dg.types import Mesh
+    from experiments.texture import __main__ as close
+
+    monkeypatch.setattr(close, "HERE", tmp_path)
+    monkeypatch.setattr("sys.argv", ["texture", "--runs", str(tmp_path / "runs")])
+    assert close.main() == 2 and "dg.experiment run texture" in capsys.readouterr().err
+    corners = torch.tensor([[-0.5, -0.5, 0.0], [0.5, -0.5, 0.0], [0.0, 0.5, 0.0]])
+    face, uv = torch.tensor([[0, 1, 2]]), torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, 1.0]])
+    shades = dict(zip(close.VARIANTS, (0.1, 0.4, 0.6, 0.9), strict=True))
+    for (variant, shade), item in itertools.product(shades.items(), close.OBJECTS):
+        folder = tmp_path / "runs" / f"zero123_mini_{variant}" / f"{item}-0-abcdef"
+        folder.mkdir(parents=True)
+        save_mesh(Mesh(corners, face, uv, face, torch.full((8, 8, 3), shade)), folder / "mesh.glb")
+    assert close.main() == 0
+    picture = read_png(tmp_path / "close.png")[..., 0]
+    counts = [int(((picture - shade).abs() < 0.005).sum()) for shade in shades.values()]
+    assert min(counts) > 1000, "each variant's triangle covers that many pixels, letters do not"
