@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from dg.runtime.errors import UserError
+from dg.runtime.experiment.definition import OUTDIR
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,16 +23,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs.add_argument("name")
     runs.add_argument("overrides", nargs="*", help="more overrides of evaluate.py: workers=4 device=cuda")
     runs.add_argument("--smoke", action="store_true", help="the smallest version, to see that it works; keeps nothing")
-    runs.add_argument("--outdir", type=Path, default=Path("outputs/experiments"))
+    runs.add_argument("--outdir", type=Path, default=OUTDIR)
     smokes = commands.add_parser("smoke", help="the smallest version of every experiment")
     smokes.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="so many at once")
     reports = commands.add_parser("report", help="rewrite the table from the records, the picture where the runs lie")
     reports.add_argument("name")
-    reports.add_argument("--outdir", type=Path, default=Path("outputs/experiments"))
+    reports.add_argument("--outdir", type=Path, default=OUTDIR)
     shown = commands.add_parser("command", help="evaluate.py's command line, to start several workers of it by hand")
     shown.add_argument("name")
     shown.add_argument("overrides", nargs="*")
-    shown.add_argument("--outdir", type=Path, default=Path("outputs/experiments"))
+    shown.add_argument("--outdir", type=Path, default=OUTDIR)
     options, late = parser.parse_known_args(arguments)  # argparse takes no more positionals after an option
     if any(a.startswith("-") for a in late) or (late and options.what not in ("run", "command")):
         parser.error(f"unrecognised: {' '.join(late)}")
@@ -72,7 +73,7 @@ def _smoke(names: Sequence[str], workers: int) -> None:
     def made(name: str) -> tuple[str, float]:
         start = time.monotonic()
         small = definition.load(name)
-        text = run.smoke(small, Path("outputs/experiments"), ["overwrite=true", "threads=1"], quiet=True)
+        text = run.smoke(small, OUTDIR, ["overwrite=true", "threads=1"], quiet=True)
         return text, time.monotonic() - start
 
     left = [name for name in names if definition.load(name).needs_data]

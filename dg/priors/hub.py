@@ -116,9 +116,6 @@ def source_of(checkpoint: str, place: Path) -> dict[str, str | None]:
     if commit is None:
         return {"checkpoint": checkpoint, "revision": None}
     named = parsed(checkpoint, None) if NAMED.fullmatch(checkpoint) else None
-    if named is None:
-        return {"checkpoint": checkpoint, "revision": commit}
-    return {
-        "checkpoint": named.name if named.file is None else f"{named.name}@{commit}/{named.file}",
-        "revision": commit,
-    }
+    if named is not None:
+        checkpoint = named.name if named.file is None else f"{named.name}@{commit}/{named.file}"
+    return {"checkpoint": checkpoint, "revision": commit}

@@ -140,6 +140,16 @@ def test_a_failed_case_counts_and_old_versions_do_not(tmp_path: Path) -> None:
     assert math.isclose(lines[0].mean.mean, 21.505, abs_tol=1e-9)
 
 
+def test_what_is_kept_names_no_folder_of_the_machine(tmp_path: Path) -> None:
+    """A run by another --outdir is kept as the usual one would be; the rest of a command stays."""
+    found = load(written(tmp_path, PLAIN), tmp_path)
+    command = f"python train.py input={tmp_path}/out/cache/a.png x=1"
+    made = [Record(**{**vars(r), "command": command}) for r in records()]
+    run._keep(found, made, tmp_path / "out")
+    kept = {r.command for r in store.read(found.records)}
+    assert kept == {"python train.py input=outputs/experiments/cache/a.png x=1"}
+
+
 def test_what_is_kept_is_handed_over_again(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     found = load(written(tmp_path, PLAIN), tmp_path)
     run._keep(found, records())

@@ -14,6 +14,7 @@ from dg.runtime.build import nearest
 from dg.runtime.errors import UserError
 from dg.runtime.options import REPOSITORY
 
+OUTDIR = Path("outputs/experiments")  # of runs, unless another is asked for
 EXPERIMENTS = REPOSITORY / "experiments"
 FILE = "experiment.yaml"
 KEYS = (

@@ -16,7 +16,7 @@ from dg.eval.records import Record
 from dg.io.files import write_text
 from dg.runtime.errors import UserError
 from dg.runtime.experiment import table
-from dg.runtime.experiment.definition import Experiment
+from dg.runtime.experiment.definition import OUTDIR, Experiment
 from dg.runtime.options import REPOSITORY
 
 log = logging.getLogger("dg")
@@ -53,7 +53,7 @@ def run(experiment: Experiment, outdir: Path, extra: Sequence[str] = ()) -> list
     board = outdir / experiment.name
     _hand_over(experiment, board)
     mine = _made(experiment, outdir, extra)
-    _keep(experiment, mine)
+    _keep(experiment, mine, outdir)
     return report(experiment, outdir)
 
 
@@ -134,12 +134,14 @@ def _own(experiment: Experiment, records: Sequence[Record]) -> list[Record]:
     return [r for r in table.newest(records) if r.method in named and r.stage in experiment.stages]
 
 
-def _keep(experiment: Experiment, records: Sequence[Record]) -> None:
+def _keep(experiment: Experiment, records: Sequence[Record], outdir: Path = OUTDIR) -> None:
+    """Beside the question, without what `outdir` alone has; commands name the usual one in its place."""
     text = []
     for r in records:
         scores = {name: r.scores.get(name) for name in experiment.figures}
         blanks = {name: why for name, why in r.blanks.items() if name in experiment.figures}
         bare = {"pictures": (), "truth_pictures": (), "mesh": None, "input_picture": None, "versions": {}}
+        bare["command"] = r.command.replace(str(outdir.resolve()), str(OUTDIR))
         text.append(json.dumps(asdict(replace(r, scores=scores, blanks=blanks, **bare)), allow_nan=False))
     write_text(experiment.records, "\n".join(text) + "\n")
 
